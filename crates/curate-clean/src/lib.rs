@@ -1,0 +1,1 @@
+//! Is this text worth keeping? Normalising, statistics, rules.

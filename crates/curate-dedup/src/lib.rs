@@ -1,0 +1,1 @@
+//! Have we seen this before? Exact and MinHash deduplication with verified removals.

@@ -1,0 +1,73 @@
+//! Tokens on disk and in batches: shard format, packing views, memory-mapped reader, batch plan.
+//!
+//! The idea: token ids are written once, document after document, in files that Megatron-LM, NeMo, GPT-NeoX and
+//! nanoGPT read as they are. Everything that depends on how they will be used lies beside them and is cheap to
+//! make again: a *view* says which runs of which documents form the rows of one `seq_len`, a [`BatchPlan`] says
+//! which rows form which step. Both are pure functions of what they are given, so that a run can be repeated,
+//! resumed and checked.
+//!
+//! ```text
+//! TokenDocument ─▶ ShardSetWriter ─▶ SPLIT-NNNNN.{bin,idx,bytes,dom}  SPLIT.T1024.view  manifest.json
+//!                                                    │
+//!                  ShardSet::open ◀──────────────────┘
+//!                    ├─ split("val") ─▶ Split::document(i)           one document, borrowed from the map
+//!                    └─ view("train", 1024) ─▶ View::fill(row)       T + 1 tokens, ready for a tensor
+//!                                               ▲
+//!                  BatchPlan::step(s) ─ rows ───┘
+//! ```
+//!
+//! Writing:
+//!
+//! ```ignore
+//! let mut writer = ShardSetWriter::create(dir, WriterOptions { seed: 7, ..WriterOptions::new(tokenizer) })?;
+//! writer.push(&TokenDocument { tokens: &[17, 4, 0], n_bytes: 9, domain: "web", key: 1 })?;
+//! writer.finish(&[ViewOptions { seq_len: 1024, policy: PackPolicy::Concat }])?;
+//! ```
+//!
+//! Reading:
+//!
+//! ```ignore
+//! let set = ShardSet::open(dir)?;
+//! let (split, view) = (set.split("train")?, set.view("train", 1024)?);
+//! let plan = BatchPlan::new(seed, view.num_rows(), 32)?;
+//! let mut row = Row::new(view.seq_len());
+//! for r in plan.step(step) {
+//!     view.try_fill(split, r, &mut row)?;
+//! }
+//! ```
+//!
+//! The byte layouts are drawn in [`format`](self#byte-layouts) order below; nothing here knows about tokenizers, terminals, clocks
+//! or threads. All offsets and counts are `u64`.
+#![warn(clippy::cast_possible_truncation)]
+
+#[cfg(target_endian = "big")]
+compile_error!("token files are little-endian and are read where they lie: big-endian machines are not supported");
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("shards are memory-mapped whole: a 64-bit address space is needed");
+
+mod atomic;
+mod error;
+mod format;
+mod manifest;
+mod map;
+mod packing;
+mod plan;
+mod reader;
+mod splits;
+mod view;
+mod vocabulary;
+mod writer;
+
+pub use error::{Error, Result};
+pub use format::{MAX_SEQ_LEN, TokenId, Width};
+pub use manifest::{
+    DomainCount, FORMAT_VERSION, FileManifest, Manifest, ShardHashes, ShardManifest, SplitManifest, TokenizerInfo,
+    ViewManifest,
+};
+pub use packing::{PackPolicy, Run, ViewOptions};
+pub use plan::BatchPlan;
+pub use reader::{DocumentRef, ShardSet, Split, Tokens};
+pub use splits::Splits;
+pub use view::{Row, View};
+pub use vocabulary::Vocabulary;
+pub use writer::{DEFAULT_SHARD_TOKENS, ShardSetWriter, TokenDocument, WriterOptions, add_view};

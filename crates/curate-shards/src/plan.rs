@@ -1,0 +1,125 @@
+//! Which rows form which step, as a pure function of (seed, step).
+//!
+//! Every epoch visits every row once, in an order given by a keyed permutation that is computed, not stored: a
+//! balanced Feistel network over the smallest 2^(2h) that holds all rows, walked until it lands on a row that exists
+//! ("cycle walking": Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002). So the plan needs no
+//! memory, any position is reached at once, a resumed run goes on exactly where it stopped, and the order does not
+//! depend on how many machines share the rows.
+//!
+//! The function is part of the format: a checkpoint stores only the step. For `n` rows:
+//!
+//! ```text
+//! h         = max(1, ceil(bits / 2)), bits = number of bits of n - 1;  mask = 2^h - 1
+//! mix(z)    = splitmix64's finaliser: z ^= z >> 30; z *= 0xbf58476d1ce4e5b9; z ^= z >> 27;
+//!             z *= 0x94d049bb133111eb; z ^= z >> 31
+//! G         = 0x9e3779b97f4a7c15                                    (all arithmetic modulo 2^64)
+//! key       = mix(mix(seed + G) + G × (epoch + 1))
+//! key[i]    = mix(key + G × (i + 1)),  i = 0 … 7
+//! step i    : (left, right) → (right, left ^ (mix(key[i] ^ right) & mask))
+//! permute(x): left = x >> h, right = x & mask; eight steps; y = left << h | right; again with x = y while y >= n
+//! sample k  : epoch = k / n, row = permute(k % n)
+//! ```
+
+use crate::error::{Error, Result};
+
+/// Eight rounds: small networks need more of them than large ones to look shuffled, and eight cost some 20 ns.
+const ROUNDS: usize = 8;
+
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The order in which training visits the rows of a view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchPlan {
+    seed: u64,
+    num_rows: u64,
+    rows_per_step: u32,
+}
+
+impl BatchPlan {
+    /// A plan over `num_rows` rows that takes `rows_per_step` of them for a step (all micro-batches of all ranks).
+    ///
+    /// # Errors
+    /// [`Error::BadOption`] if either number is zero.
+    pub fn new(seed: u64, num_rows: u64, rows_per_step: u32) -> Result<BatchPlan> {
+        let zero = |name| Error::BadOption { name, problem: "must be at least 1, is 0".to_owned() };
+        if num_rows == 0 {
+            return Err(zero("num_rows"));
+        }
+        if rows_per_step == 0 {
+            return Err(zero("rows_per_step"));
+        }
+        Ok(BatchPlan { seed, num_rows, rows_per_step })
+    }
+
+    /// Number of rows, all visited once an epoch.
+    pub fn num_rows(&self) -> u64 {
+        self.num_rows
+    }
+
+    /// Number of rows of a step.
+    pub fn rows_per_step(&self) -> u32 {
+        self.rows_per_step
+    }
+
+    /// Epoch and row of the `n`-th sample since the start of training. Constant time, below 0.1 µs.
+    pub fn sample(&self, n: u64) -> (u64, u64) {
+        let (epoch, position) = (n / self.num_rows, n % self.num_rows);
+        (epoch, Permutation::new(self.seed, epoch, self.num_rows).apply(position))
+    }
+
+    /// The rows of a step: samples `step × rows_per_step` and on. A step may straddle two epochs.
+    ///
+    /// # Panics
+    /// If the step lies beyond sample 2^64, which no run reaches.
+    pub fn step(&self, step: u64) -> impl Iterator<Item = u64> + '_ {
+        let rows = u64::from(self.rows_per_step);
+        let first = step.checked_mul(rows).expect("fewer than 2^64 samples are ever drawn");
+        (0..rows).map(move |i| self.sample(first + i).1)
+    }
+}
+
+/// The order of one epoch: a bijection of `0..num_rows`.
+struct Permutation {
+    num_rows: u64,
+    half_bits: u32,
+    keys: [u64; ROUNDS],
+}
+
+impl Permutation {
+    fn new(seed: u64, epoch: u64, num_rows: u64) -> Permutation {
+        let bits = u64::BITS - (num_rows - 1).leading_zeros();
+        let key = mix(mix(seed.wrapping_add(GOLDEN)).wrapping_add(GOLDEN.wrapping_mul(epoch.wrapping_add(1))));
+        let mut keys = [0; ROUNDS];
+        for (i, round_key) in (1..).zip(&mut keys) {
+            *round_key = mix(key.wrapping_add(GOLDEN.wrapping_mul(i)));
+        }
+        Permutation { num_rows, half_bits: bits.div_ceil(2).max(1), keys }
+    }
+
+    fn apply(&self, position: u64) -> u64 {
+        let mut x = position;
+        // Ends because the network is a bijection: the cycle of `position` comes back below `num_rows`, at the latest
+        // at `position` itself. The network is less than four times too large, so four turns are the average.
+        loop {
+            x = self.network(x);
+            if x < self.num_rows {
+                return x;
+            }
+        }
+    }
+
+    fn network(&self, x: u64) -> u64 {
+        let mask = (1 << self.half_bits) - 1;
+        let (mut left, mut right) = (x >> self.half_bits, x & mask);
+        for key in self.keys {
+            (left, right) = (right, left ^ (mix(key ^ right) & mask));
+        }
+        left << self.half_bits | right
+    }
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}

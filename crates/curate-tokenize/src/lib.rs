@@ -1,0 +1,1 @@
+//! Which ids is this text? Tokenizers, their training, and the token stream.

@@ -1,0 +1,122 @@
+//! What can go wrong in the trainer, with the facts and, where there is one, the remedy.
+
+use std::path::{Path, PathBuf};
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Anything that can go wrong in the trainer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The shard set could not be opened or read.
+    #[error(transparent)]
+    Shards(#[from] curate_shards::Error),
+    /// A tensor operation failed inside libtorch.
+    #[error("tensor operation failed: {}", first_line(.0))]
+    Torch(#[from] tch::TchError),
+    /// A file or directory could not be read or written.
+    #[error("{path}: {source}", path = .path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    /// A JSON file does not have the expected form.
+    #[error("{path}: not a valid {what}", path = .path.display())]
+    Json { path: PathBuf, what: &'static str, source: serde_json::Error },
+    /// An option's value cannot be used.
+    #[error("{flag}: {problem}")]
+    Option { flag: &'static str, problem: String },
+    /// The device that was asked for cannot be used.
+    #[error("device {device} cannot be used: {problem}")]
+    Device { device: String, problem: String },
+    /// The run directory already holds checkpoints.
+    #[error("{run} already holds a run with a checkpoint at step {step}", run = .run.display())]
+    RunExists { run: PathBuf, step: u64 },
+    /// There is no checkpoint where one is needed.
+    #[error("{run} has no complete checkpoint", run = .run.display())]
+    NoCheckpoint { run: PathBuf },
+    /// A run cannot be resumed with another value of this option.
+    #[error("cannot resume with another {flag}: the run has {recorded}, asked for {asked}")]
+    ResumeMismatch { flag: String, recorded: String, asked: String },
+    /// The shards are not the ones that the run was made from.
+    #[error("{shards} is not the shard set of this run: {problem}", shards = .shards.display())]
+    OtherShards { shards: PathBuf, problem: String },
+    /// A checkpoint's file is damaged.
+    #[error("{path}: damaged checkpoint: {problem}", path = .path.display())]
+    Damaged { path: PathBuf, problem: String },
+    /// The loss or the gradient is not a finite number.
+    #[error("{quantity} is {value} at step {step}; the model was not updated")]
+    NotFinite { quantity: &'static str, value: f64, step: u64 },
+    /// The split has nothing to train on or to score.
+    #[error("split {split:?} of {shards} has no {what}", shards = .shards.display())]
+    NothingThere { shards: PathBuf, split: String, what: &'static str },
+    /// The data thread ended before its time.
+    #[error("the thread that reads batches stopped unexpectedly")]
+    LoaderStopped,
+}
+
+impl Error {
+    /// What the user can do about it, if that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Shards(error) => error.hint(),
+            Error::RunExists { .. } => {
+                Some("add --resume to continue it, or choose another directory with -o".into())
+            }
+            Error::NoCheckpoint { run } => {
+                Some(format!("train one first: curate train SHARDS -o {}", run.display()))
+            }
+            Error::ResumeMismatch { flag, .. } => {
+                Some(format!("leave {flag} out (a resumed run keeps its options), or start a new run with another -o"))
+            }
+            Error::OtherShards { .. } => Some("name the shard set that the run was trained on".into()),
+            Error::Damaged { .. } => {
+                Some("remove that checkpoint's directory; the one before it is then used".into())
+            }
+            Error::NotFinite { .. } => {
+                Some("a smaller --lr, a longer --warmup or --dtype fp32 may help; the last checkpoint is intact".into())
+            }
+            Error::Device { device, .. } if device.starts_with("cuda") => Some(
+                "use --device cpu, or make a libtorch that can use the GPU: python3 tools/bootstrap.py --cuda".into(),
+            ),
+            Error::Torch(error) if error.to_string().contains("out of memory") => {
+                Some("a smaller --micro-batch needs less memory and gives the same step".into())
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+        move |source| Error::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn option(flag: &'static str, problem: impl Into<String>) -> Error {
+        Error::Option { flag, problem: problem.into() }
+    }
+}
+
+/// libtorch puts a C++ stack trace below its message; a person needs the message.
+fn first_line(error: &tch::TchError) -> String {
+    let text = error.to_string();
+    let text = text.split("Exception raised from").next().unwrap_or_default();
+    text.trim().trim_start_matches("Internal torch error: ").lines().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn torch_errors_lose_their_stack_trace() {
+        let a = tch::Tensor::zeros([2, 3], (tch::Kind::Float, tch::Device::Cpu));
+        let error = Error::from(a.f_matmul(&a).expect_err("2x3 times 2x3 does not exist"));
+        let text = error.to_string();
+        assert!(text.contains("mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)"), "{text}");
+        assert!(!text.contains("Exception raised") && !text.contains('\n'), "{text}");
+    }
+
+    #[test]
+    fn a_resume_mismatch_names_the_flag_and_both_values() {
+        let error = Error::ResumeMismatch { flag: "--steps".into(), recorded: "200".into(), asked: "300".into() };
+        assert_eq!(error.to_string(), "cannot resume with another --steps: the run has 200, asked for 300");
+        assert!(error.hint().is_some_and(|hint| hint.starts_with("leave --steps out")));
+    }
+}

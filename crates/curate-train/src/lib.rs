@@ -1,0 +1,26 @@
+//! Model, training loop, evaluation and generation: the only crate that links libtorch.
+//!
+//! ```text
+//! ShardSet ─ BatchPlan(seed, step) ─▶ Batch [B, T] ─▶ Model ─▶ loss ─▶ gradients ─▶ clip ─▶ AdamW ─▶ checkpoint
+//!     └ documents ─▶ windows ─▶ Model ─▶ nats per token, perplexity, bits per byte
+//! ```
+//! This is the *reference engine*: plain tensor operations under autograd, on CPU and CUDA. It knows token ids only;
+//! text and tokenizers are elsewhere. Everything that a resumed run needs is one value, [`checkpoint::State`] and the
+//! tensors beside it, and on a CPU the continued run equals the uninterrupted one bit for bit.
+//!
+//! All tensor work happens on the thread that calls; the only other thread hands over plain token buffers.
+
+pub mod config;
+pub mod model;
+pub mod optim;
+pub mod schedule;
+pub mod data;
+pub mod train;
+pub mod checkpoint;
+pub mod eval;
+pub mod generate;
+pub mod device;
+pub mod rng;
+mod error;
+
+pub use error::{Error, Result};
