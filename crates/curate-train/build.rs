@@ -10,7 +10,9 @@ fn main() -> ExitCode {
     let lib = env::var("DEP_TCH_LIBTORCH_LIB").unwrap_or_default();
     for file in ["libtorch_cpu.so", "libc10.so"] {
         if !Path::new(&lib).join(file).exists() {
-            println!("cargo:error=no {file} in {lib:?}: run `python3 tools/bootstrap.py`, or set LIBTORCH to a libtorch 2.11.0");
+            println!(
+                "cargo:error=no {file} in {lib:?}: run `python3 tools/bootstrap.py`, or set LIBTORCH to a libtorch 2.11.0"
+            );
             return ExitCode::FAILURE;
         }
     }

@@ -132,9 +132,9 @@ impl Parked {
     /// Borrows the document again; `raw` is the record that it was parked from.
     pub fn resume<'a>(&'a self, raw: &'a [u8]) -> Document<'a> {
         let borrow = |field: &'a Field| match field {
-            Field::InRecord(range) => {
-                Cow::Borrowed(std::str::from_utf8(&raw[range.clone()]).expect("was a str of this record when parked"))
-            }
+            Field::InRecord(range) => Cow::Borrowed(
+                std::str::from_utf8(&raw[range.clone()]).expect("was a str of this record when parked"),
+            ),
             Field::Owned(owned) => Cow::Borrowed(owned.as_str()),
         };
         Document {

@@ -105,7 +105,11 @@ pub fn run<'s>(
         on_error: options.on_error,
         lanes: segments.iter().map(|_| Mutex::new(Lane::default())).collect(),
         segments,
-        exit: Mutex::new(Exit { sink, report: empty_report(&names), counters: vec![Counters::default(); names.len()] }),
+        exit: Mutex::new(Exit {
+            sink,
+            report: empty_report(&names),
+            counters: vec![Counters::default(); names.len()],
+        }),
         scratch: Mutex::new(Vec::new()),
         stopped: AtomicBool::new(false),
         failure: Mutex::new(None),
@@ -464,7 +468,9 @@ impl Exit<'_> {
                 }
                 State::Malformed(malformed) => self.malformed(record.bytes, malformed, on_error)?,
                 State::Nothing => {}
-                State::Pending(..) => unreachable!("only a gated stage leaves work pending, and its gate has run"),
+                State::Pending(..) => {
+                    unreachable!("only a gated stage leaves work pending, and its gate has run")
+                }
             }
         }
         Ok(())
@@ -702,7 +708,8 @@ mod tests {
 
     #[test]
     fn the_first_malformed_record_in_input_order_ends_a_strict_run() {
-        let input: Vec<String> = (0..500).map(|i| if i % 50 == 49 { "!".into() } else { format!("{i}") }).collect();
+        let input: Vec<String> =
+            (0..500).map(|i| if i % 50 == 49 { "!".into() } else { format!("{i}") }).collect();
         for threads in [1, 4] {
             let mut source = Text { lines: input.iter(), per_block: 3, next: 0, offset: 0, fail_at: None };
             let mut options = RunOptions::new(threads);

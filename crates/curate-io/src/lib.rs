@@ -1,1 +1,21 @@
-//! Bytes to records and back: JSON Lines, plain text, gzip, zstd, files and streams.
+//! Bytes to records and back: where documents come from and where they go.
+//!
+//! [`Inputs`] turns files, directories and standard input into blocks of records, decompressing on a thread of
+//! its own; [`Records`] is the codec between records and documents; [`DocumentSink`] writes what is kept, and
+//! beside it what was dropped and why. An untouched record is written back byte for byte, and a file appears
+//! under its final name only when it is complete.
+
+mod decompress;
+mod error;
+mod input;
+mod json;
+mod output;
+mod records;
+mod sink;
+
+pub use error::{IoError, Result};
+pub use input::{Format, InputOptions, Inputs, Progress, resolve};
+pub use json::{FieldPath, append_json_string, document_fields};
+pub use output::{AtomicFile, Output, write_atomically};
+pub use records::Records;
+pub use sink::{DocumentSink, DropLog, DropLogStyle};

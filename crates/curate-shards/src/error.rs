@@ -112,15 +112,19 @@ impl Error {
             Error::BadSplits { .. } => {
                 Some("write NAME=SHARE pairs such as val=0.05,test=0.01; the rest is train".to_owned())
             }
-            Error::UnknownView { seq_len, .. } => {
-                Some(format!("make one with `curate pack --seq-len {seq_len}`, or train with a length that is there"))
+            Error::UnknownView { seq_len, .. } => Some(format!(
+                "make one with `curate pack --seq-len {seq_len}`, or train with a length that is there"
+            )),
+            Error::ViewExists { .. } => {
+                Some("a set holds one view per length; choose another --seq-len".to_owned())
             }
-            Error::ViewExists { .. } => Some("a set holds one view per length; choose another --seq-len".to_owned()),
             Error::TokenOutOfRange { .. } => {
                 Some("the documents were made by another tokenizer than the one given".to_owned())
             }
             Error::MissingEod { .. } => Some("`curate tokenize` appends the id to every document".to_owned()),
-            Error::Incomplete { .. } => Some("run the command that wrote it again; it starts afresh".to_owned()),
+            Error::Incomplete { .. } => {
+                Some("run the command that wrote it again; it starts afresh".to_owned())
+            }
             Error::NotAShardSet { .. } => {
                 Some("give the directory that `curate pack` or `curate tokenize -o` wrote".to_owned())
             }
@@ -135,9 +139,10 @@ impl Error {
             | Error::WrongSize { .. }
             | Error::WrongField { .. }
             | Error::BadChecksum { .. }
-            | Error::Damaged { .. } => {
-                Some("the file was changed or damaged after it was written; copy it again or write the set anew".to_owned())
-            }
+            | Error::Damaged { .. } => Some(
+                "the file was changed or damaged after it was written; copy it again or write the set anew"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
@@ -154,11 +159,21 @@ impl Error {
 }
 
 /// Fails with both values in the message unless a field has the value that was promised.
-pub(crate) fn expect_field<T: PartialEq + ToString>(path: &Path, field: &'static str, expected: T, got: T) -> Result<()> {
+pub(crate) fn expect_field<T: PartialEq + ToString>(
+    path: &Path,
+    field: &'static str,
+    expected: T,
+    got: T,
+) -> Result<()> {
     if expected == got {
         return Ok(());
     }
-    Err(Error::WrongField { path: path.to_owned(), field, expected: expected.to_string(), got: got.to_string() })
+    Err(Error::WrongField {
+        path: path.to_owned(),
+        field,
+        expected: expected.to_string(),
+        got: got.to_string(),
+    })
 }
 
 fn list(numbers: &[u32]) -> String {

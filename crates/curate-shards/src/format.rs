@@ -152,7 +152,9 @@ pub(crate) fn is_shard_or_view_name(name: &str) -> bool {
         "bin" | "idx" | "bytes" | "dom" => {
             stem.rsplit_once('-').is_some_and(|(split, ordinal)| is_split_name(split) && digits(ordinal, 5))
         }
-        "view" => stem.rsplit_once(".T").is_some_and(|(split, length)| is_split_name(split) && digits(length, 1)),
+        "view" => {
+            stem.rsplit_once(".T").is_some_and(|(split, length)| is_split_name(split) && digits(length, 1))
+        }
         _ => false,
     }
 }

@@ -36,12 +36,15 @@
 //! }
 //! ```
 //!
-//! The byte layouts are drawn in [`format`](self#byte-layouts) order below; nothing here knows about tokenizers, terminals, clocks
-//! or threads. All offsets and counts are `u64`.
+//! Byte layouts are drawn beside the code that writes them: token files in `format.rs`, views in `view.rs`,
+//! `vocabulary.bin` in `vocabulary.rs`, `manifest.json` in `manifest.rs`; the order of rows, which a resumed run relies
+//! on, in `plan.rs`. Nothing here knows about tokenizers, terminals, clocks or threads. Offsets and counts are `u64`.
 #![warn(clippy::cast_possible_truncation)]
 
 #[cfg(target_endian = "big")]
-compile_error!("token files are little-endian and are read where they lie: big-endian machines are not supported");
+compile_error!(
+    "token files are little-endian and are read where they lie: big-endian machines are not supported"
+);
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("shards are memory-mapped whole: a 64-bit address space is needed");
 
@@ -54,6 +57,8 @@ mod packing;
 mod plan;
 mod reader;
 mod splits;
+#[cfg(test)]
+mod testing;
 mod view;
 mod vocabulary;
 mod writer;
@@ -61,8 +66,8 @@ mod writer;
 pub use error::{Error, Result};
 pub use format::{MAX_SEQ_LEN, TokenId, Width};
 pub use manifest::{
-    DomainCount, FORMAT_VERSION, FileManifest, Manifest, ShardHashes, ShardManifest, SplitManifest, TokenizerInfo,
-    ViewManifest,
+    DomainCount, FORMAT_VERSION, FileManifest, Manifest, ShardHashes, ShardManifest, SplitManifest,
+    TokenizerInfo, ViewManifest,
 };
 pub use packing::{PackPolicy, Run, ViewOptions};
 pub use plan::BatchPlan;

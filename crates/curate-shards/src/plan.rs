@@ -88,7 +88,8 @@ struct Permutation {
 impl Permutation {
     fn new(seed: u64, epoch: u64, num_rows: u64) -> Permutation {
         let bits = u64::BITS - (num_rows - 1).leading_zeros();
-        let key = mix(mix(seed.wrapping_add(GOLDEN)).wrapping_add(GOLDEN.wrapping_mul(epoch.wrapping_add(1))));
+        let key =
+            mix(mix(seed.wrapping_add(GOLDEN)).wrapping_add(GOLDEN.wrapping_mul(epoch.wrapping_add(1))));
         let mut keys = [0; ROUNDS];
         for (i, round_key) in (1..).zip(&mut keys) {
             *round_key = mix(key.wrapping_add(GOLDEN.wrapping_mul(i)));
@@ -122,4 +123,113 @@ fn mix(mut z: u64) -> u64 {
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ z >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn order(seed: u64, epoch: u64, num_rows: u64) -> Vec<u64> {
+        let permutation = Permutation::new(seed, epoch, num_rows);
+        (0..num_rows).map(|position| permutation.apply(position)).collect()
+    }
+
+    fn assert_bijective(seed: u64, epoch: u64, num_rows: u64) {
+        let mut rows = order(seed, epoch, num_rows);
+        rows.sort_unstable();
+        assert!(rows.into_iter().eq(0..num_rows), "seed {seed}, epoch {epoch}, {num_rows} rows");
+    }
+
+    #[test]
+    fn every_epoch_visits_every_row_once() {
+        for num_rows in [1, 2, 3, 4, 5, 10, 15, 16, 17, 1000, 65_535, 65_536, 65_537] {
+            for (seed, epoch) in [(0, 0), (7, 1), (u64::MAX, u64::MAX)] {
+                assert_bijective(seed, epoch, num_rows);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_number_of_rows_is_permuted(seed: u64, epoch: u64, num_rows in 1u64..5000) {
+            assert_bijective(seed, epoch, num_rows);
+        }
+
+        #[test]
+        fn rows_are_in_range_at_any_size(seed: u64, num_rows in 1u64.., n: u64) {
+            let (epoch, row) = BatchPlan::new(seed, num_rows, 1).unwrap().sample(n);
+            prop_assert_eq!(epoch, n / num_rows);
+            prop_assert!(row < num_rows);
+        }
+    }
+
+    #[test]
+    fn epochs_and_seeds_have_different_orders() {
+        let base = order(1, 0, 1000);
+        for other in [order(1, 1, 1000), order(2, 0, 1000), (0..1000).collect()] {
+            // Two unrelated orders of 1000 agree in one place on average.
+            let same = base.iter().zip(&other).filter(|(a, b)| a == b).count();
+            assert!(same < 10, "{same} places agree");
+        }
+        assert_eq!(base, order(1, 0, 1000));
+    }
+
+    #[test]
+    fn every_row_comes_at_every_position_equally_often() {
+        for num_rows in [2, 3, 5, 10] {
+            let epochs = 4000 * num_rows;
+            let mut counts = vec![0u64; (num_rows * num_rows) as usize];
+            for epoch in 0..epochs {
+                for (position, row) in (0..).zip(order(3, epoch, num_rows)) {
+                    counts[(position * num_rows + row) as usize] += 1;
+                }
+            }
+            // Each count is binomial with mean 4000, hence a standard deviation below 64; allow five.
+            assert!(counts.iter().all(|count| count.abs_diff(4000) < 320), "{num_rows} rows: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn the_order_is_part_of_the_format() {
+        // Computed by a separate program from the module's text. A change breaks every run that resumes.
+        let check = |seed, num_rows, first: &[(u64, u64)]| {
+            let plan = BatchPlan::new(seed, num_rows, 1).unwrap();
+            let got: Vec<_> = (0..first.len() as u64).map(|n| plan.sample(n)).collect();
+            assert_eq!(got, first, "seed {seed}, {num_rows} rows");
+        };
+        check(0, 1, GOLDEN_1);
+        check(42, 5, GOLDEN_5);
+        check(1337, 1000, GOLDEN_1000);
+        check(u64::MAX, 1 << 40, GOLDEN_LARGE);
+    }
+
+    #[test]
+    fn a_step_is_a_run_of_samples_and_may_straddle_epochs() {
+        let plan = BatchPlan::new(9, 10, 4).unwrap();
+        let rows = |step| plan.step(step).collect::<Vec<_>>();
+        let all: Vec<u64> = (0..5).flat_map(rows).collect();
+        assert_eq!(all, (0..20).map(|n| plan.sample(n).1).collect::<Vec<_>>());
+        assert_eq!(all[..10], order(9, 0, 10));
+        assert_eq!(all[10..], order(9, 1, 10));
+        // Another batch size cuts the same sequence otherwise.
+        let wide = BatchPlan::new(9, 10, 20).unwrap();
+        assert_eq!(wide.step(0).collect::<Vec<_>>(), all);
+    }
+
+    #[test]
+    fn nothing_to_visit_is_an_error() {
+        let message = |rows, step| BatchPlan::new(0, rows, step).unwrap_err().to_string();
+        assert_eq!(message(0, 1), "num_rows: must be at least 1, is 0");
+        assert_eq!(message(1, 0), "rows_per_step: must be at least 1, is 0");
+    }
+
+    const GOLDEN_1: &[(u64, u64)] = &[(0, 0), (1, 0), (2, 0)];
+    const GOLDEN_5: &[(u64, u64)] =
+        &[(0, 3), (0, 2), (0, 4), (0, 1), (0, 0), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (2, 0)];
+    const GOLDEN_1000: &[(u64, u64)] =
+        &[(0, 709), (0, 796), (0, 927), (0, 499), (0, 718), (0, 889), (0, 991), (0, 253)];
+    const GOLDEN_LARGE: &[(u64, u64)] =
+        &[(0, 297032125346), (0, 75794769626), (0, 806792569536), (0, 48438160521)];
 }

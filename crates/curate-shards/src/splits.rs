@@ -45,7 +45,8 @@ impl Splits {
         let mut held_out: Vec<HeldOut> = Vec::new();
         let mut total = 0.0;
         for pair in spec.split(',').filter(|_| !spec.trim().is_empty()) {
-            let (name, share) = pair.split_once('=').ok_or_else(|| bad(format!("{pair:?} is not NAME=SHARE")))?;
+            let (name, share) =
+                pair.split_once('=').ok_or_else(|| bad(format!("{pair:?} is not NAME=SHARE")))?;
             let (name, share) = (name.trim(), share.trim());
             if !is_split_name(name) {
                 return Err(bad(format!("the name {name:?} is not made of a-z, 0-9, _ and -")));

@@ -81,7 +81,8 @@ impl Vocabulary {
                 got: String::from_utf8_lossy(magic).into_owned(),
             });
         }
-        let too_short = |expected| Error::WrongSize { path: path.to_owned(), expected, got: file.len() as u64 };
+        let too_short =
+            |expected| Error::WrongSize { path: path.to_owned(), expected, got: file.len() as u64 };
         let smallest = HEADER_BYTES + 8 + FOOTER_BYTES as u64;
         let header = || Some((u32_at(file, 8, 0)?, u32_at(file, 12, 0)?, u64_at(file, 16, 0)?));
         let (version, reserved, n) = header().ok_or_else(|| too_short(smallest))?;
@@ -99,11 +100,14 @@ impl Vocabulary {
     }
 
     fn parse_table(path: &Path, content: &[u8], n: u64) -> Result<Vocabulary> {
-        let table_end = n.checked_add(1).and_then(|entries| entries.checked_mul(8)?.checked_add(HEADER_BYTES));
+        let table_end =
+            n.checked_add(1).and_then(|entries| entries.checked_mul(8)?.checked_add(HEADER_BYTES));
         let split = table_end.and_then(|end| content.split_at_checked(index(end)));
-        let (head, bytes) = split.ok_or_else(|| Error::damaged(path, format!("too short for a table of {n} ids")))?;
+        let (head, bytes) =
+            split.ok_or_else(|| Error::damaged(path, format!("too short for a table of {n} ids")))?;
         let starts: Vec<usize> = (0..=n).filter_map(|i| u64_at(head, HEADER_BYTES, i)).map(index).collect();
-        let in_order = starts.first() == Some(&0) && starts.last() == Some(&bytes.len()) && starts.is_sorted();
+        let in_order =
+            starts.first() == Some(&0) && starts.last() == Some(&bytes.len()) && starts.is_sorted();
         if !in_order {
             return Err(Error::damaged(path, "the table of offsets is not in order"));
         }
@@ -144,3 +148,106 @@ pub(crate) fn vocabulary_path(dir: &Path) -> PathBuf {
 
 /// Name of the table in a set.
 pub(crate) const FILE_NAME: &str = "vocabulary.bin";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestDir;
+    use proptest::prelude::*;
+
+    fn round_trip(entries: &[Vec<u8>]) {
+        let dir = TestDir::new();
+        let path = dir.path().join(FILE_NAME);
+        Vocabulary::write(&path, entries).unwrap();
+        let vocabulary = Vocabulary::open(&path).unwrap();
+        assert_eq!(vocabulary.len(), entries.len());
+        assert_eq!(vocabulary.is_empty(), entries.is_empty());
+        for (id, bytes) in (0..).zip(entries) {
+            assert_eq!(vocabulary.bytes(id), bytes);
+        }
+        assert_eq!(vocabulary.bytes(u32::try_from(entries.len()).unwrap()), b"");
+        assert_eq!(vocabulary.bytes(TokenId::MAX), b"");
+    }
+
+    #[test]
+    fn tables_come_back() {
+        round_trip(&[]);
+        round_trip(&[vec![]]);
+        round_trip(&[b"a".to_vec(), vec![], vec![0xff, 0], "漢".as_bytes().to_vec(), vec![7; 100_000]]);
+    }
+
+    #[test]
+    fn ids_decode_to_text() {
+        let dir = TestDir::new();
+        let path = dir.path().join("v");
+        Vocabulary::write(&path, &[b"he".to_vec(), b"llo".to_vec(), vec![0xe6, 0xbc], vec![0xa2]]).unwrap();
+        let mut text = Vec::new();
+        Vocabulary::open(&path).unwrap().decode(&[0, 1, 9, 2, 3], &mut text);
+        assert_eq!(text, "hello漢".as_bytes());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn any_damage_is_an_error(
+            entries in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..5), 0..20),
+            at: prop::sample::Index,
+            change in 1u8..,
+            cut: bool,
+        ) {
+            let file = bytes_of(&entries);
+            let mut damaged = file.clone();
+            if cut {
+                damaged.truncate(at.index(file.len()));
+            } else {
+                damaged[at.index(file.len())] ^= change;
+            }
+            prop_assert!(Vocabulary::parse(Path::new("v"), &file).is_ok());
+            prop_assert!(Vocabulary::parse(Path::new("v"), &damaged).is_err());
+        }
+    }
+
+    /// The file by its description, written by other means than the code under test.
+    fn bytes_of(entries: &[Vec<u8>]) -> Vec<u8> {
+        let mut file = b"CURVOCAB\x01\0\0\0\0\0\0\0".to_vec();
+        file.extend((entries.len() as u64).to_le_bytes());
+        for n in 0..=entries.len() {
+            file.extend((entries[..n].concat().len() as u64).to_le_bytes());
+        }
+        file.extend(entries.concat());
+        file.extend(xxh3_128(&file).to_le_bytes());
+        file
+    }
+
+    #[test]
+    fn each_defect_has_its_message() {
+        let check = |file: &[u8], expected: &str| {
+            let error = Vocabulary::parse(Path::new("v"), file).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        };
+        let sealed = |mut file: Vec<u8>| {
+            file.extend(xxh3_128(&file).to_le_bytes());
+            file
+        };
+        let good = bytes_of(&[b"ab".to_vec()]);
+        let content = &good[..good.len() - FOOTER_BYTES];
+        let patched = |at: usize, byte: u8| {
+            let mut content = content.to_vec();
+            content[at] = byte;
+            sealed(content)
+        };
+        check(b"", "v: not a vocabulary file (it begins with \"\", expected \"CURVOCAB\")");
+        check(b"CURVOCA", "v: not a vocabulary file (it begins with \"CURVOCA\", expected \"CURVOCAB\")");
+        check(&good[..20], "v: 20 bytes, expected 48");
+        check(&patched(8, 9), "v: format version 9 is not supported (this build reads version 1)");
+        check(&patched(12, 1), "v: reserved word is 1, expected 0");
+        check(&patched(16, 200), "v: too short for a table of 200 ids");
+        check(&patched(23, 0xff), &format!("v: too short for a table of {} ids", (0xff_u64 << 56) + 1));
+        check(&patched(24, 1), "v: the table of offsets is not in order");
+        check(&patched(32, 1), "v: the table of offsets is not in order");
+        let mut torn = good.clone();
+        torn[40] ^= 1;
+        let error = Vocabulary::parse(Path::new("v"), &torn).unwrap_err();
+        assert!(error.to_string().starts_with("v: bad checksum (got "), "{error}");
+    }
+}

@@ -1,0 +1,50 @@
+//! What can go wrong between bytes and records.
+
+use std::io;
+use std::path::PathBuf;
+
+pub type Result<T> = std::result::Result<T, IoError>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum IoError {
+    #[error("cannot {action} {path}")]
+    File { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{path} holds no input files")]
+    EmptyDirectory { path: PathBuf },
+    #[error("{name}: a record at byte {offset} is longer than {limit} bytes")]
+    RecordTooLong { name: String, offset: u64, limit: usize },
+    #[error("{path} is a directory")]
+    OutputIsDirectory { path: PathBuf },
+    #[error("{path:?} is not a field path: expected names joined by dots, such as metadata.text")]
+    FieldPath { path: String },
+}
+
+impl IoError {
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::File { action, path: path.into(), source }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some("check the path; `-` reads standard input".to_owned())
+            }
+            Self::EmptyDirectory { .. } => Some(
+                "name the files, or use --format text to read files of any name as plain text".to_owned(),
+            ),
+            Self::RecordTooLong { .. } => Some(
+                "raise --max-record-bytes, or read the input with --format text if it is not JSON Lines"
+                    .to_owned(),
+            ),
+            Self::OutputIsDirectory { .. } => Some("name a file, such as out/kept.jsonl.zst".to_owned()),
+            Self::File { .. } | Self::FieldPath { .. } => None,
+        }
+    }
+}
+
+impl From<IoError> for curate_core::Error {
+    fn from(error: IoError) -> Self {
+        Self::other(error)
+    }
+}

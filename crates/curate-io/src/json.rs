@@ -1,0 +1,244 @@
+//! Just enough of JSON to find, read and replace fields of a record without touching the rest of it.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use sonic_rs::{LazyValue, to_object_iter};
+
+use crate::error::{IoError, Result};
+
+/// The path of a field: names joined by dots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldPath(Vec<String>);
+
+impl FieldPath {
+    pub fn parse(path: &str) -> Result<Self> {
+        let names: Vec<String> = path.split('.').map(str::to_owned).collect();
+        if names.iter().any(String::is_empty) {
+            return Err(IoError::FieldPath { path: path.to_owned() });
+        }
+        Ok(Self(names))
+    }
+}
+
+impl std::fmt::Display for FieldPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join("."))
+    }
+}
+
+/// What is wrong with a record, and at which of its bytes.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Fault {
+    pub(crate) offset: usize,
+    pub(crate) message: String,
+}
+
+impl Fault {
+    fn new(offset: usize, message: impl Into<String>) -> Self {
+        Self { offset, message: message.into() }
+    }
+}
+
+/// Finds the values at `paths` in the object `record`, as ranges of its bytes. Of a repeated name the last counts.
+///
+/// The whole record is checked to be one JSON object in UTF-8 with nothing after it.
+pub(crate) fn find<const N: usize>(
+    record: &[u8],
+    paths: [&FieldPath; N],
+) -> std::result::Result<[Option<Range<usize>>; N], Fault> {
+    let mut found = [const { None }; N];
+    let last_value = walk(record, 0, |name, range| {
+        for (path, found) in paths.iter().zip(&mut found) {
+            if path.0[0] == name {
+                *found = Some(range.clone());
+            }
+        }
+    })?;
+    check_end(record, last_value)?;
+    for (path, found) in paths.iter().zip(&mut found) {
+        for name in &path.0[1..] {
+            let Some(outer) = found.take() else { break };
+            if record[outer.start] != b'{' {
+                break;
+            }
+            walk(&record[outer.clone()], outer.start, |n, range| {
+                if n == name {
+                    *found = Some(range);
+                }
+            })?;
+        }
+    }
+    Ok(found)
+}
+
+/// Calls `visit` with each field of the object `bytes`, which starts at `base` of the record; returns the end of
+/// the last value.
+fn walk(
+    bytes: &[u8],
+    base: usize,
+    mut visit: impl FnMut(&str, Range<usize>),
+) -> std::result::Result<usize, Fault> {
+    let mut end = base;
+    for field in to_object_iter(bytes) {
+        let (name, value) = field.map_err(|error| describe(&error, base))?;
+        let range = range_in(bytes, base, &value);
+        end = range.end;
+        visit(&name, range);
+    }
+    Ok(end)
+}
+
+fn range_in(bytes: &[u8], base: usize, value: &LazyValue<'_>) -> Range<usize> {
+    let raw = value.as_raw_str();
+    let start = raw.as_ptr() as usize - bytes.as_ptr() as usize;
+    base + start..base + start + raw.len()
+}
+
+fn describe(error: &sonic_rs::Error, base: usize) -> Fault {
+    // The library prints a picture of the place after the first line, and counts lines that we know already.
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or("not JSON");
+    let message = first.split(" at line").next().unwrap_or(first);
+    Fault::new(base + error.offset(), format!("expected one JSON object: {message}"))
+}
+
+fn check_end(record: &[u8], last_value: usize) -> std::result::Result<(), Fault> {
+    let rest = &record[last_value..];
+    let at = |i: usize| last_value + i;
+    let space = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n');
+    if last_value == 0 {
+        return Ok(()); // An empty object: it has no text, which is what the caller reports.
+    }
+    match rest.iter().position(|b| !space(b)) {
+        Some(i) if rest[i] == b'}' => match rest[i + 1..].iter().position(|b| !space(b)) {
+            None => Ok(()),
+            Some(j) => Err(Fault::new(at(i + 1 + j), "expected the record to end after its object")),
+        },
+        Some(i) => Err(Fault::new(at(i), "expected `}`")),
+        None => Err(Fault::new(record.len(), "expected `}`, found the end of the record")),
+    }
+}
+
+/// Reads the string at `range`; borrows where nothing is escaped.
+pub(crate) fn string<'a>(
+    record: &'a [u8],
+    range: Range<usize>,
+    path: &FieldPath,
+) -> std::result::Result<Cow<'a, str>, Fault> {
+    let raw = &record[range.clone()];
+    if raw.first() != Some(&b'"') {
+        return Err(Fault::new(range.start, format!("expected a string in `{path}`, found {}", kind(raw))));
+    }
+    if memchr::memchr(b'\\', raw).is_none() {
+        let inner = &raw[1..raw.len() - 1];
+        return std::str::from_utf8(inner).map(Cow::Borrowed).map_err(|e| {
+            Fault::new(range.start + 1 + e.valid_up_to(), format!("invalid UTF-8 in `{path}`"))
+        });
+    }
+    sonic_rs::from_slice::<String>(raw).map(Cow::Owned).map_err(|error| {
+        Fault::new(range.start + error.offset(), format!("bad string in `{path}`: {}", reason(&error)))
+    })
+}
+
+fn reason(error: &sonic_rs::Error) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().split(" at line").next().unwrap_or_default().to_owned()
+}
+
+/// The value at `range` as an identifier: a string's content, or anything else as it is written.
+pub(crate) fn identifier<'a>(
+    record: &'a [u8],
+    range: Range<usize>,
+    path: &FieldPath,
+) -> std::result::Result<Cow<'a, str>, Fault> {
+    let raw = &record[range.clone()];
+    match raw.first() {
+        Some(b'"') => string(record, range, path),
+        _ => Ok(String::from_utf8_lossy(raw)),
+    }
+}
+
+fn kind(raw: &[u8]) -> &'static str {
+    match raw.first() {
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => "true or false",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}
+
+/// Appends `text` as a JSON string; everything but quotes, backslashes and control characters stays as it is.
+pub fn append_json_string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a str always encodes into memory");
+}
+
+/// The opening of an object with the fields of the document schema: `{"id":…,"text":…[,"source":…]`.
+pub fn document_fields(out: &mut Vec<u8>, id: &str, text: &str, source: &str) {
+    out.extend_from_slice(b"{\"id\":");
+    append_json_string(out, id);
+    out.extend_from_slice(b",\"text\":");
+    append_json_string(out, text);
+    if !source.is_empty() {
+        out.extend_from_slice(b",\"source\":");
+        append_json_string(out, source);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text_of(record: &str, path: &str) -> std::result::Result<Option<String>, (usize, String)> {
+        let path = FieldPath::parse(path).unwrap();
+        let fault = |f: Fault| (f.offset, f.message);
+        let [found] = find(record.as_bytes(), [&path]).map_err(fault)?;
+        let Some(range) = found else { return Ok(None) };
+        string(record.as_bytes(), range, &path).map(|s| Some(s.into_owned())).map_err(fault)
+    }
+
+    fn check(record: &str, path: &str, expected: Option<&str>) {
+        assert_eq!(text_of(record, path), Ok(expected.map(str::to_owned)), "{record}");
+    }
+
+    fn check_fault(record: &str, offset: usize, part: &str) {
+        let (got, message) = text_of(record, "text").expect_err(record);
+        assert!(message.contains(part), "{record}: {message}");
+        assert_eq!(got, offset, "{record}: {message}");
+    }
+
+    #[test]
+    fn finds_fields_and_paths() {
+        check(r#"{"text":"a"}"#, "text", Some("a"));
+        check(r#" { "id" : 1 , "text" : "a\nb\u00e9" , "x":[{}] } "#, "text", Some("a\nbé"));
+        check(r#"{"text":"first","text":"last"}"#, "text", Some("last"));
+        check(r#"{"meta":{"text":"deep","n":{"text":1}}}"#, "meta.text", Some("deep"));
+        check(r#"{"meta":"flat"}"#, "meta.text", None);
+        check(r#"{}"#, "text", None);
+        check(r#"{"a\u0062":"escaped name"}"#, "ab", Some("escaped name"));
+        check("{\"text\":\"\u{7f}\u{2028}é\"}\r", "text", Some("\u{7f}\u{2028}é"));
+    }
+
+    #[test]
+    fn faults_say_where_and_what() {
+        check_fault(r#"{"text":1}"#, 8, "expected a string in `text`, found a number");
+        check_fault(r#"{"text":null}"#, 8, "found null");
+        check_fault(r#"{"text":"a"} x"#, 13, "end after its object");
+        check_fault(r#"{"text":"a"}{"text":"b"}"#, 12, "end after its object");
+        check_fault("{\"text\":\"a\tb\"}", 10, "Control character");
+        for broken in
+            [r#"{"text":"a""#, r#"{"text":"a"#, r#"["text"]"#, "x", r#"{"text":"a",}"#, r#"{"text" "a"}"#]
+        {
+            assert!(text_of(broken, "text").is_err(), "{broken}");
+        }
+        assert!(text_of(r#"{"text":"\ud800"}"#, "text").is_err(), "a lone surrogate is not text");
+    }
+
+    #[test]
+    fn bad_paths_are_refused() {
+        for path in ["", ".", "a.", ".a", "a..b"] {
+            assert!(FieldPath::parse(path).is_err(), "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Where bytes go: standard output, or a file that appears when it is complete.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::write::GzEncoder;
+
+use crate::error::{IoError, Result};
+
+const WRITE_BYTES: usize = 256 << 10;
+const ZSTD_LEVEL: i32 = 3;
+
+/// A file written beside its final name and renamed when complete; dropped unfinished, it leaves nothing.
+pub struct AtomicFile {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: Option<File>,
+}
+
+impl AtomicFile {
+    /// Creates the temporary file in the directory of `path`, which is made if it is not there.
+    pub fn create(path: &Path) -> Result<Self> {
+        if path.is_dir() {
+            return Err(IoError::OutputIsDirectory { path: path.to_owned() });
+        }
+        let name = path.file_name().ok_or_else(|| IoError::OutputIsDirectory { path: path.to_owned() })?;
+        let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::create_dir_all(dir).map_err(|e| IoError::file("create", dir, e))?;
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}.tmp", std::process::id()));
+        let temporary = dir.join(hidden);
+        let file = File::create(&temporary).map_err(|e| IoError::file("create", &temporary, e))?;
+        Ok(Self { path: path.to_owned(), temporary, file: Some(file) })
+    }
+
+    /// Makes the file durable and gives it its final name.
+    pub fn commit(mut self) -> Result<()> {
+        let file = self.file.take().expect("taken only here and in drop");
+        file.sync_all().map_err(|e| IoError::file("write", &self.path, e))?;
+        fs::rename(&self.temporary, &self.path).map_err(|e| IoError::file("rename to", &self.path, e))
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.file.as_mut().expect("open until committed").write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // Nobody is left to hear of a failure; a stray temporary is named after its target.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Writes a small file in one go, atomically.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(|e| IoError::file("write", path, e))?;
+    file.commit()
+}
+
+/// Standard output, or a file compressed as its name says (`.gz`, `.zst`).
+pub struct Output {
+    name: String,
+    writer: Writer,
+}
+
+enum Writer {
+    Stdout(BufWriter<io::Stdout>),
+    Plain(BufWriter<AtomicFile>),
+    Gzip(GzEncoder<BufWriter<AtomicFile>>),
+    Zstd(zstd::Encoder<'static, BufWriter<AtomicFile>>),
+}
+
+impl Output {
+    /// `None` and `-` are standard output.
+    pub fn create(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path.filter(|p| p.as_os_str() != "-") else {
+            let writer = Writer::Stdout(BufWriter::with_capacity(WRITE_BYTES, io::stdout()));
+            return Ok(Self { name: "stdout".to_owned(), writer });
+        };
+        let file = BufWriter::with_capacity(WRITE_BYTES, AtomicFile::create(path)?);
+        let writer = match path.extension().and_then(|e| e.to_str()) {
+            Some("gz") => Writer::Gzip(GzEncoder::new(file, flate2::Compression::default())),
+            Some("zst") => Writer::Zstd(
+                zstd::Encoder::new(file, ZSTD_LEVEL).map_err(|e| IoError::file("compress", path, e))?,
+            ),
+            _ => Writer::Plain(file),
+        };
+        Ok(Self { name: path.display().to_string(), writer })
+    }
+
+    /// What the output is called in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Flushes everything and gives a file its name.
+    pub fn finish(self) -> curate_core::Result<()> {
+        let Self { name, writer } = self;
+        let failed = |e| curate_core::Error::io(format!("cannot write {name}"), e);
+        let file = match writer {
+            Writer::Stdout(mut stdout) => return stdout.flush().map_err(failed),
+            Writer::Plain(file) => file,
+            Writer::Gzip(encoder) => encoder.finish().map_err(failed)?,
+            Writer::Zstd(encoder) => encoder.finish().map_err(failed)?,
+        };
+        let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
+        Ok(file.commit()?)
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match &mut self.writer {
+            Writer::Stdout(w) => w.write(buf),
+            Writer::Plain(w) => w.write(buf),
+            Writer::Gzip(w) => w.write(buf),
+            Writer::Zstd(w) => w.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.writer {
+            Writer::Stdout(w) => w.flush(),
+            Writer::Plain(w) => w.flush(),
+            Writer::Gzip(w) => w.flush(),
+            Writer::Zstd(w) => w.flush(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::decompress::decompressed;
+
+    fn scratch_dir(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("curate-io-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        dir
+    }
+
+    #[test]
+    fn a_file_appears_only_when_finished() {
+        let dir = scratch_dir("atomic");
+        for name in ["a.jsonl", "b.jsonl.gz", "c.jsonl.zst"] {
+            let path = dir.join("deep").join(name);
+            let mut output = Output::create(Some(&path)).unwrap();
+            output.write_all(b"one\n").unwrap();
+            assert!(!path.exists());
+            output.finish().unwrap();
+            let mut text = String::new();
+            decompressed(Box::new(File::open(&path).unwrap())).unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(text, "one\n");
+        }
+        drop(Output::create(Some(&dir.join("never"))).unwrap());
+        let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["deep"], "an unfinished file leaves nothing behind");
+        assert!(Output::create(Some(&dir)).is_err(), "a directory is no output file");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,206 @@
+//! The codec: records of any input format to documents, documents to JSON Lines.
+
+use curate_core::{Codec, Document, Malformed, Record};
+
+use crate::error::Result;
+use crate::input::Format;
+use crate::json::{self, Fault, FieldPath};
+
+/// Reads JSON Lines and plain-text records, writes JSON Lines.
+///
+/// An untouched JSON record is written back byte for byte; in an edited one only the text is replaced.
+#[derive(Debug, Clone)]
+pub struct Records {
+    text: FieldPath,
+    id: FieldPath,
+    source: FieldPath,
+    /// Write every document anew with the fields of the document schema first, even an untouched one.
+    canonical: bool,
+}
+
+impl Records {
+    /// # Errors
+    /// A path with an empty name in it.
+    pub fn new(text_field: &str, id_field: &str) -> Result<Self> {
+        Ok(Self {
+            text: FieldPath::parse(text_field)?,
+            id: FieldPath::parse(id_field)?,
+            source: FieldPath::parse("source")?,
+            canonical: false,
+        })
+    }
+
+    /// Makes records that have no `id` of their own carry the made-up one, and texts stand under `text`.
+    pub fn canonical(mut self) -> Self {
+        self.canonical = true;
+        self
+    }
+
+    fn parse_json<'a>(&self, record: Record<'a>) -> std::result::Result<Document<'a>, Fault> {
+        let raw = record.bytes;
+        let [text, id, source] = json::find(raw, [&self.text, &self.id, &self.source])?;
+        let Some(text_span) = text else {
+            return Err(Fault {
+                offset: 0,
+                message: format!("expected a string in `{}`, found no such field", self.text),
+            });
+        };
+        let text = json::string(raw, text_span.clone(), &self.text)?;
+        let source = match source {
+            Some(range) => json::identifier(raw, range, &self.source)?,
+            None => "".into(),
+        };
+        let own_id = id.is_some();
+        let id = match id {
+            Some(range) => json::identifier(raw, range, &self.id)?,
+            None => made_up_id(record).into(),
+        };
+        let doc = Document::new(raw, id, source, text);
+        let spliceable = !self.canonical || own_id && self.text_is_at_top();
+        Ok(if spliceable { doc.with_text_span(text_span) } else { doc })
+    }
+
+    fn text_is_at_top(&self) -> bool {
+        self.text.to_string() == "text" && self.id.to_string() == "id"
+    }
+}
+
+/// The id of a record that has none: where it stands.
+fn made_up_id(record: Record<'_>) -> String {
+    format!("{}:{}", record.origin, record.ordinal + 1)
+}
+
+fn parse_text(record: Record<'_>) -> std::result::Result<Document<'_>, Fault> {
+    let text = std::str::from_utf8(record.bytes)
+        .map_err(|e| Fault { offset: e.valid_up_to(), message: "expected UTF-8 text".to_owned() })?;
+    Ok(Document::new(record.bytes, record.origin, "", text))
+}
+
+impl Codec for Records {
+    fn parse<'a>(&self, record: Record<'a>) -> std::result::Result<Option<Document<'a>>, Malformed> {
+        let is_json = record.format == Format::JsonLines.tag();
+        if is_json && record.bytes.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        let parsed = if is_json { self.parse_json(record) } else { parse_text(record) };
+        parsed.map(Some).map_err(|fault| Malformed {
+            file: record.origin.to_owned(),
+            line: record.ordinal + 1,
+            offset: record.offset + fault.offset as u64,
+            message: fault.message,
+        })
+    }
+
+    fn write(&self, doc: &Document<'_>, out: &mut Vec<u8>) {
+        match doc.text_span() {
+            Some(_) if !doc.is_edited() => out.extend_from_slice(doc.raw()),
+            Some(span) => {
+                out.extend_from_slice(&doc.raw()[..span.start]);
+                json::append_json_string(out, doc.text());
+                out.extend_from_slice(&doc.raw()[span.end..]);
+            }
+            None => {
+                json::document_fields(out, doc.id(), doc.text(), doc.source());
+                out.push(b'}');
+            }
+        }
+        out.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(bytes: &[u8], format: Format) -> Record<'_> {
+        Record { bytes, origin: "in.jsonl", offset: 100, ordinal: 6, format: format.tag() }
+    }
+
+    /// Parses `line`, replaces its text if asked to, and writes it.
+    fn through(codec: &Records, line: &str, edit: Option<&str>) -> String {
+        let mut doc = codec.parse(record(line.as_bytes(), Format::JsonLines)).unwrap().unwrap();
+        if let Some(text) = edit {
+            doc.set_text(text.to_owned());
+        }
+        let mut out = Vec::new();
+        codec.write(&doc, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn untouched_records_leave_as_they_came() {
+        let codec = Records::new("text", "id").unwrap();
+        for line in [
+            r#"{"id":"a","text":"x"}"#,
+            r#"  {"x" : 1.50e+3, "text":"\u0041\/é", "extra":{"b":[null,  true]}, "id":7}  "#,
+            "{\"text\":\"no id\"}\r",
+        ] {
+            assert_eq!(through(&codec, line, None), format!("{line}\n"));
+        }
+    }
+
+    #[test]
+    fn an_edit_replaces_the_text_alone() {
+        let codec = Records::new("text", "id").unwrap();
+        let line = r#"{"n" : 1.50, "text": "old\n" ,"z":"\u0041"}"#;
+        assert_eq!(
+            through(&codec, line, Some("a \"b\"\n\u{1}é")),
+            r#"{"n" : 1.50, "text": "a \"b\"\n\u0001é" ,"z":"\u0041"}"#.to_owned() + "\n"
+        );
+        let nested = Records::new("doc.body", "doc.key").unwrap();
+        let line = r#"{"doc":{"key":"k","body":"old"},"text":"other"}"#;
+        assert_eq!(
+            through(&nested, line, Some("new")),
+            r#"{"doc":{"key":"k","body":"new"},"text":"other"}"#.to_owned() + "\n"
+        );
+    }
+
+    #[test]
+    fn ids_and_sources_are_read_or_made_up() {
+        let codec = Records::new("text", "id").unwrap();
+        let check = |line: &str, id: &str, source: &str| {
+            let doc = codec.parse(record(line.as_bytes(), Format::JsonLines)).unwrap().unwrap();
+            assert_eq!((doc.id(), doc.source()), (id, source), "{line}");
+        };
+        check(r#"{"id":"a\u0062","text":"","source":"web"}"#, "ab", "web");
+        check(r#"{"id":17,"text":""}"#, "17", "");
+        check(r#"{"text":""}"#, "in.jsonl:7", "");
+    }
+
+    #[test]
+    fn malformed_records_say_where() {
+        let codec = Records::new("text", "id").unwrap();
+        let check = |bytes: &[u8], format, offset, part: &str| {
+            let malformed = codec.parse(record(bytes, format)).unwrap_err();
+            assert_eq!((malformed.line, malformed.offset), (7, offset), "{malformed}");
+            assert!(malformed.message.contains(part), "{malformed}");
+        };
+        check(br#"{"text":1}"#, Format::JsonLines, 108, "found a number");
+        check(br#"{"body":"x"}"#, Format::JsonLines, 100, "no such field");
+        check(b"abc\xff", Format::Text, 103, "UTF-8");
+        assert!(codec.parse(record(b"  ", Format::JsonLines)).unwrap().is_none());
+    }
+
+    #[test]
+    fn text_files_become_records() {
+        let codec = Records::new("text", "id").unwrap();
+        let doc = codec.parse(record(b"a\n\"b\"", Format::Text)).unwrap().unwrap();
+        let mut out = Vec::new();
+        codec.write(&doc, &mut out);
+        assert_eq!(out, b"{\"id\":\"in.jsonl\",\"text\":\"a\\n\\\"b\\\"\"}\n");
+    }
+
+    #[test]
+    fn canonical_records_have_id_and_text() {
+        let codec = Records::new("body", "id").unwrap().canonical();
+        assert_eq!(
+            through(&codec, r#"{"body":"x","source":"s"}"#, None),
+            "{\"id\":\"in.jsonl:7\",\"text\":\"x\",\"source\":\"s\"}\n"
+        );
+        let codec = Records::new("text", "id").unwrap().canonical();
+        assert_eq!(
+            through(&codec, r#"{"id":"i","text":"x", "k":1}"#, None),
+            "{\"id\":\"i\",\"text\":\"x\", \"k\":1}\n"
+        );
+    }
+}

@@ -1,0 +1,287 @@
+//! `manifest.json`: what a set holds. It is written last, so that its presence means the set is complete.
+//!
+//! Pretty-printed JSON, fields in the order of [`Manifest`], then `checksum`: the xxh3-128 of every byte before its
+//! comma. Whoever edits the file by hand breaks the checksum and is told so when the set is opened.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::TokenId;
+use crate::atomic::{AtomicFile, DirectoryLock};
+use crate::error::{Error, Result, expect_field};
+use crate::format::{Width, hex, shard_stem, view_name};
+use crate::packing::PackPolicy;
+
+/// Version of the whole on-disk format; another number is refused.
+pub const FORMAT_VERSION: u32 = 1;
+
+const FILE_NAME: &str = "manifest.json";
+const FORMAT_NAME: &str = "curate-shards";
+const CHECKSUM_FIELD: &str = ",\n  \"checksum\": \"";
+
+/// Which tokenizer made the ids.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct TokenizerInfo {
+    /// Name for people, such as `gpt2`.
+    pub name: String,
+    /// SHA-256 of `tokenizer.json` (or of what defines the tokenizer), in hex; opaque to this crate.
+    pub sha256: String,
+    /// Ids are below this.
+    pub vocab_size: u32,
+    /// End-of-document id, the last token of every document.
+    pub eod: TokenId,
+}
+
+/// Everything a set says about itself.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Manifest {
+    /// `curate-shards`.
+    pub format: String,
+    /// [`FORMAT_VERSION`] when it was written.
+    pub format_version: u32,
+    /// Which tokenizer made the ids.
+    pub tokenizer: TokenizerInfo,
+    /// How ids are stored in `.bin`.
+    pub token_width: Width,
+    /// Seed of the split.
+    pub seed: u64,
+    /// Held-out shares as [`crate::Splits::parse`] reads them.
+    pub split_shares: String,
+    /// A new shard was begun when a document would have taken the last one past this many tokens.
+    pub shard_tokens: u64,
+    /// Names of the domains; `.dom` indexes this list, in order of first appearance. `""` stands for documents
+    /// without a domain.
+    pub domains: Vec<String>,
+    /// `train`, then the held-out splits in the order they were asked for; also those without a document.
+    pub splits: Vec<SplitManifest>,
+    /// Packing views, in the order they were made.
+    pub views: Vec<ViewManifest>,
+    /// The other files of the set: vocabulary and tokenizer, if given.
+    pub files: Vec<FileManifest>,
+    /// Parameters of the stages that made the documents; opaque to this crate.
+    pub lineage: Value,
+}
+
+/// One split, in sum and shard by shard.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct SplitManifest {
+    /// Name of the split.
+    pub name: String,
+    /// Tokens, end-of-document ids included.
+    pub tokens: u64,
+    /// Documents.
+    pub documents: u64,
+    /// UTF-8 bytes of their texts.
+    pub bytes: u64,
+    /// The same by domain, in the order of [`Manifest::domains`]; domains without a document here are left out.
+    pub domains: Vec<DomainCount>,
+    /// The shards in order; a document lies in one of them, whole.
+    pub shards: Vec<ShardManifest>,
+}
+
+/// Counts of one domain in one split.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct DomainCount {
+    /// Name of the domain.
+    pub domain: String,
+    /// Documents.
+    pub documents: u64,
+    /// Tokens, end-of-document ids included.
+    pub tokens: u64,
+    /// UTF-8 bytes of their texts.
+    pub bytes: u64,
+}
+
+/// One shard: four files of one stem.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct ShardManifest {
+    /// File names without their ending, such as `train-00000`.
+    pub file: String,
+    /// Tokens, end-of-document ids included.
+    pub tokens: u64,
+    /// Documents, at least one.
+    pub documents: u64,
+    /// UTF-8 bytes of their texts.
+    pub bytes: u64,
+    /// Smallest id.
+    pub min_token_id: TokenId,
+    /// Largest id.
+    pub max_token_id: TokenId,
+    /// xxh3-128 of the four files, in hex.
+    pub xxh3_128: ShardHashes,
+}
+
+/// xxh3-128 of the files of a shard, in hex.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct ShardHashes {
+    /// Of the token ids.
+    pub bin: String,
+    /// Of the Megatron index.
+    pub idx: String,
+    /// Of the text sizes.
+    pub bytes: String,
+    /// Of the domains.
+    pub dom: String,
+}
+
+/// One packing view of one split.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct ViewManifest {
+    /// Name of the split.
+    pub split: String,
+    /// File name, such as `train.T1024.view`.
+    pub file: String,
+    /// `T`: rows are `T + 1` tokens long.
+    pub seq_len: u32,
+    /// How the rows were filled.
+    pub policy: PackPolicy,
+    /// Rows.
+    pub rows: u64,
+    /// Runs of consecutive tokens of one document that the rows are made of.
+    pub runs: u64,
+    /// Positions of rows that hold a token. A token that two rows share counts in both.
+    pub tokens: u64,
+    /// Positions after the first of a row that hold a token: what a trainer that scores everything scores.
+    pub targets: u64,
+    /// Positions of rows that hold none: `rows × (T + 1) − tokens`.
+    pub padding: u64,
+    /// Documents of which no row holds every token.
+    pub documents_cut: u64,
+    /// Documents of which no row holds any token, because they have one token and hence no target of their own.
+    pub documents_skipped: u64,
+    /// xxh3-128 of the file, in hex.
+    pub xxh3_128: String,
+}
+
+/// Any other file of the set.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct FileManifest {
+    /// File name.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its xxh3-128, in hex.
+    pub xxh3_128: String,
+}
+
+impl Manifest {
+    /// Where a set keeps its manifest.
+    pub fn path(dir: &Path) -> PathBuf {
+        dir.join(FILE_NAME)
+    }
+
+    /// Name of the format, the value of the field `format`.
+    pub(crate) fn format_name() -> String {
+        FORMAT_NAME.to_owned()
+    }
+
+    /// Whether the bytes look like a manifest of this format, of any version and even if damaged.
+    pub(crate) fn is_ours(bytes: &[u8]) -> bool {
+        let needle = format!("\"format\": \"{FORMAT_NAME}\"");
+        bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
+    }
+
+    /// Writes the manifest, atomically.
+    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
+        let path = Manifest::path(dir);
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|source| Error::BadManifest { path: path.clone(), source })?;
+        let body = json.strip_suffix("\n}").expect("a pretty-printed struct ends in a brace on its own line");
+        let checksum = hex(xxh3_128(body.as_bytes()));
+        AtomicFile::write(&path, format!("{body}{CHECKSUM_FIELD}{checksum}\"\n}}\n").as_bytes()).map(drop)
+    }
+
+    /// Reads and checks the manifest of a set; returns it with the xxh3-128 of the file.
+    pub(crate) fn read(dir: &Path) -> Result<(Manifest, u128)> {
+        let path = Manifest::path(dir);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(no_manifest(dir)),
+            read => read.map_err(Error::io("read", &path))?,
+        };
+        let manifest = Manifest::parse(&path, &bytes)?;
+        Ok((manifest, xxh3_128(&bytes)))
+    }
+
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest> {
+        let bad = |source| Error::BadManifest { path: path.to_owned(), source };
+        // The version first: a later one may have other fields.
+        let head: Head = serde_json::from_slice(bytes).map_err(bad)?;
+        expect_field(path, "format", FORMAT_NAME, &head.format)?;
+        if head.format_version != u64::from(FORMAT_VERSION) {
+            let (found, supported) = (head.format_version, u64::from(FORMAT_VERSION));
+            return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported });
+        }
+        check_checksum(path, bytes, &head.checksum)?;
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(bad)?;
+        manifest.check(path)?;
+        Ok(manifest)
+    }
+
+    /// Checks names and sums, so that readers may rely on them.
+    fn check(&self, path: &Path) -> Result<()> {
+        expect_field(
+            path,
+            "token_width",
+            self.token_width.bytes(),
+            Width::from_vocab_size(self.tokenizer.vocab_size).bytes(),
+        )?;
+        for split in &self.splits {
+            for (i, shard) in split.shards.iter().enumerate() {
+                expect_field(path, "name of a shard", shard_stem(&split.name, i), shard.file.clone())?;
+            }
+            expect_field(path, "tokens of a split", split.sum(|shard| shard.tokens), split.tokens)?;
+            expect_field(path, "documents of a split", split.sum(|shard| shard.documents), split.documents)?;
+            expect_field(path, "bytes of a split", split.sum(|shard| shard.bytes), split.bytes)?;
+        }
+        for view in &self.views {
+            expect_field(path, "name of a view", view_name(&view.split, view.seq_len), view.file.clone())?;
+        }
+        Ok(())
+    }
+}
+
+impl SplitManifest {
+    fn sum(&self, count: impl Fn(&ShardManifest) -> u64) -> u64 {
+        self.shards.iter().map(count).fold(0, u64::saturating_add)
+    }
+
+    /// Identity of the split: the xxh3-128 of the hex checksums of all its files, in order, a line feed after each.
+    pub(crate) fn hash(&self) -> u128 {
+        let mut text = String::new();
+        for shard in &self.shards {
+            let ShardHashes { bin, idx, bytes, dom } = &shard.xxh3_128;
+            for hash in [bin, idx, bytes, dom] {
+                text.push_str(hash);
+                text.push('\n');
+            }
+        }
+        xxh3_128(text.as_bytes())
+    }
+}
+
+/// The fields that every version has.
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+    format_version: u64,
+    #[serde(default)]
+    checksum: String,
+}
+
+fn check_checksum(path: &Path, bytes: &[u8], expected: &str) -> Result<()> {
+    let field = CHECKSUM_FIELD.as_bytes();
+    let start = bytes.windows(field.len()).rposition(|window| window == field);
+    let got = start.map_or_else(|| "no checksum".to_owned(), |end| hex(xxh3_128(&bytes[..end])));
+    if got != expected {
+        return Err(Error::BadChecksum { path: path.to_owned(), expected: expected.to_owned(), got });
+    }
+    Ok(())
+}
+
+fn no_manifest(dir: &Path) -> Error {
+    let dir = dir.to_owned();
+    if DirectoryLock::is_marked(&dir) { Error::Incomplete { dir } } else { Error::NotAShardSet { dir } }
+}

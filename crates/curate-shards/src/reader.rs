@@ -1,0 +1,487 @@
+//! Reading a set: mapped files, documents borrowed from them.
+//!
+//! Opening maps every file and checks magic, version, size and counts against the manifest; that takes constant time
+//! a shard, whatever its size. What lies inside is checked where it is used, so that a damaged file gives an error
+//! or, in [`ShardSet::verify`], a failed checksum, but never a read outside the file.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::TokenId;
+use crate::error::{Error, Result, expect_field};
+use crate::format::{
+    IDX_HEADER_BYTES, IDX_MAGIC, IDX_VERSION, Width, hex, idx_bytes, index, u16_at, u32_at, u64_at,
+};
+use crate::manifest::{Manifest, ShardManifest, SplitManifest};
+use crate::map::{Map, as_i32, as_u16};
+use crate::view::View;
+use crate::vocabulary::{self, Vocabulary};
+
+/// A complete set of token shards, opened for reading.
+///
+/// It may be shared between threads; all reading is from memory maps, which nothing may change in place meanwhile
+/// (this crate replaces files by renaming, which is harmless).
+#[derive(Debug)]
+pub struct ShardSet {
+    dir: PathBuf,
+    manifest: Manifest,
+    fingerprint: u128,
+    splits: Vec<Split>,
+}
+
+impl ShardSet {
+    /// Opens a set and checks magic, version, size and counts of all its shards before serving anything.
+    ///
+    /// # Errors
+    /// [`Error::NotAShardSet`] without a manifest, [`Error::Incomplete`] where a run did not finish; otherwise what
+    /// is wrong with which file. A format version other than [`crate::FORMAT_VERSION`] is refused by number.
+    pub fn open(dir: &Path) -> Result<ShardSet> {
+        let (manifest, fingerprint) = Manifest::read(dir)?;
+        let split = |entry| Split::open(dir, entry, &manifest);
+        let splits = manifest.splits.iter().map(split).collect::<Result<_>>()?;
+        let set = ShardSet { dir: dir.to_owned(), manifest, fingerprint, splits };
+        for entry in &set.manifest.views {
+            set.view(&entry.split, entry.seq_len)?;
+        }
+        for entry in &set.manifest.files {
+            Map::open(dir.join(&entry.file), entry.bytes)?;
+        }
+        Ok(set)
+    }
+
+    /// What the set says about itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The directory it was opened from.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// All splits, `train` first.
+    pub fn splits(&self) -> &[Split] {
+        &self.splits
+    }
+
+    /// The split of this name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSplit`], which lists the splits there are.
+    pub fn split(&self, name: &str) -> Result<&Split> {
+        self.splits.iter().find(|split| split.name == name).ok_or_else(|| Error::UnknownSplit {
+            dir: self.dir.clone(),
+            name: name.to_owned(),
+            available: self.splits.iter().map(|split| split.name.clone()).collect(),
+        })
+    }
+
+    /// The rows of a split for a sequence length.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSplit`]; [`Error::UnknownView`], which lists the lengths there are; or what is wrong with the
+    /// file.
+    pub fn view(&self, split: &str, seq_len: u32) -> Result<View> {
+        let split = self.split(split)?;
+        let entry =
+            self.manifest.views.iter().find(|view| view.split == split.name && view.seq_len == seq_len);
+        let entry = entry.ok_or_else(|| Error::UnknownView {
+            dir: self.dir.clone(),
+            split: split.name.clone(),
+            seq_len,
+            available: self.views(&split.name),
+        })?;
+        View::open(&self.dir, entry, split, self.manifest.tokenizer.eod)
+    }
+
+    /// The sequence lengths a split was packed for, ascending; none for a split that does not exist.
+    pub fn views(&self, split: &str) -> Vec<u32> {
+        let views = self.manifest.views.iter().filter(|view| view.split == split);
+        let mut lengths: Vec<u32> = views.map(|view| view.seq_len).collect();
+        lengths.sort_unstable();
+        lengths
+    }
+
+    /// The id → bytes table of the set, or `None` if it was written without.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn vocabulary(&self) -> Result<Option<Vocabulary>> {
+        let listed = self.manifest.files.iter().any(|file| file.file == vocabulary::FILE_NAME);
+        listed.then(|| Vocabulary::open(vocabulary::vocabulary_path(&self.dir))).transpose()
+    }
+
+    /// xxh3-128 of `manifest.json` in hex: it covers the checksum of every file, hence everything. It changes when a
+    /// view is added; [`View::checksum`] does not.
+    pub fn fingerprint(&self) -> String {
+        hex(self.fingerprint)
+    }
+
+    /// Hashes every file again and checks every document and every row. Reads everything once, single-threaded.
+    ///
+    /// # Errors
+    /// The first thing found wrong, with the file it is in.
+    pub fn verify(&self) -> Result<()> {
+        for entry in &self.manifest.files {
+            let file = Map::open(self.dir.join(&entry.file), entry.bytes)?;
+            check_hash(&file, &entry.xxh3_128)?;
+        }
+        self.vocabulary()?;
+        for (split, entry) in self.splits.iter().zip(&self.manifest.splits) {
+            split.verify(entry, &self.manifest)?;
+        }
+        for entry in &self.manifest.views {
+            let split = self.split(&entry.split)?;
+            View::open(&self.dir, entry, split, self.manifest.tokenizer.eod)?.verify(split)?;
+        }
+        Ok(())
+    }
+}
+
+/// The documents of one split, over all its shards.
+#[derive(Debug)]
+pub struct Split {
+    name: String,
+    num_documents: u64,
+    num_tokens: u64,
+    num_bytes: u64,
+    hash: u128,
+    shards: Vec<Shard>,
+}
+
+/// One document, borrowed from the maps.
+#[derive(Clone, Copy, Debug)]
+pub struct DocumentRef<'a> {
+    /// Its ids; the last is the end-of-document id.
+    pub tokens: Tokens<'a>,
+    /// UTF-8 bytes of its text.
+    pub n_bytes: u32,
+    /// Index into [`Manifest::domains`].
+    pub domain: u16,
+}
+
+impl Split {
+    pub(crate) fn open(dir: &Path, entry: &SplitManifest, manifest: &Manifest) -> Result<Split> {
+        let mut shards = Vec::with_capacity(entry.shards.len());
+        let mut first_document = 0;
+        for shard in &entry.shards {
+            shards.push(Shard::open(dir, shard, manifest.token_width, first_document)?);
+            first_document += shard.documents;
+        }
+        Ok(Split {
+            name: entry.name.clone(),
+            num_documents: entry.documents,
+            num_tokens: entry.tokens,
+            num_bytes: entry.bytes,
+            hash: entry.hash(),
+            shards,
+        })
+    }
+
+    /// Name of the split.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of documents.
+    pub fn num_documents(&self) -> u64 {
+        self.num_documents
+    }
+
+    /// Number of tokens, end-of-document ids included.
+    pub fn num_tokens(&self) -> u64 {
+        self.num_tokens
+    }
+
+    /// UTF-8 bytes of all texts: the denominator of bits per byte.
+    pub fn num_bytes(&self) -> u64 {
+        self.num_bytes
+    }
+
+    /// Identity of the split in hex: changes with any token, boundary, text size or domain, and not with other splits.
+    pub fn split_hash(&self) -> String {
+        hex(self.hash)
+    }
+
+    pub(crate) fn hash(&self) -> u128 {
+        self.hash
+    }
+
+    /// The `i`-th document.
+    ///
+    /// # Panics
+    /// With the message of [`Split::try_document`] when that fails.
+    pub fn document(&self, i: u64) -> DocumentRef<'_> {
+        self.try_document(i).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`Split::document`], for callers that report errors.
+    ///
+    /// # Errors
+    /// [`Error::DocumentOutOfRange`]; [`Error::Damaged`] if the index points outside its shard.
+    pub fn try_document(&self, i: u64) -> Result<DocumentRef<'_>> {
+        let after = self.shards.partition_point(|shard| shard.first_document <= i);
+        let found = self.shards[..after].last().filter(|_| i < self.num_documents);
+        let shard = found.ok_or_else(|| self.out_of_range(i))?;
+        shard.document(i - shard.first_document)
+    }
+
+    #[cold]
+    fn out_of_range(&self, document: u64) -> Error {
+        Error::DocumentOutOfRange { split: self.name.clone(), document, num_documents: self.num_documents }
+    }
+
+    /// Lengths of all documents in tokens: 4 bytes of memory a document.
+    pub(crate) fn lengths(&self) -> Result<Vec<u32>> {
+        let mut lengths = Vec::with_capacity(index(self.num_documents));
+        for shard in &self.shards {
+            for i in 0..shard.documents {
+                lengths.push(shard.range(i)?.1);
+            }
+        }
+        Ok(lengths)
+    }
+
+    fn verify(&self, entry: &SplitManifest, manifest: &Manifest) -> Result<()> {
+        let mut domains = vec![(0, 0, 0); manifest.domains.len()];
+        for (shard, entry) in self.shards.iter().zip(&entry.shards) {
+            shard.verify(entry, manifest, &mut domains)?;
+        }
+        for count in &entry.domains {
+            let at = manifest.domains.iter().position(|name| *name == count.domain);
+            let got = at.map_or((0, 0, 0), |at| domains[at]);
+            let expected = (count.documents, count.tokens, count.bytes);
+            let show =
+                |(documents, tokens, bytes)| format!("{documents} documents, {tokens} tokens, {bytes} bytes");
+            expect_field(&self.shards_path(), "count of a domain", show(expected), show(got))?;
+        }
+        Ok(())
+    }
+
+    /// A file to name when something about the split as a whole is wrong.
+    fn shards_path(&self) -> PathBuf {
+        self.shards.first().map_or_else(PathBuf::new, |shard| shard.domains.path().to_owned())
+    }
+}
+
+/// The four files of a shard.
+#[derive(Debug)]
+struct Shard {
+    /// Number within the split of the first document here.
+    first_document: u64,
+    documents: u64,
+    width: Width,
+    tokens: Map,
+    index: Map,
+    bytes: Map,
+    domains: Map,
+}
+
+impl Shard {
+    fn open(dir: &Path, entry: &ShardManifest, width: Width, first_document: u64) -> Result<Shard> {
+        let path = |ending| dir.join(format!("{}.{ending}", entry.file));
+        // Any count that would overflow here is past what a file can hold.
+        if entry.documents > u64::MAX >> 8 || entry.tokens > u64::MAX >> 8 {
+            return Err(Error::damaged(
+                &Manifest::path(dir),
+                format!("{} has an impossible size", entry.file),
+            ));
+        }
+        let shard = Shard {
+            first_document,
+            documents: entry.documents,
+            width,
+            tokens: Map::open(path("bin"), entry.tokens * width.bytes())?,
+            index: Map::open(path("idx"), idx_bytes(entry.documents))?,
+            bytes: Map::open(path("bytes"), 4 * entry.documents)?,
+            domains: Map::open(path("dom"), 2 * entry.documents)?,
+        };
+        shard.check_index_header()?;
+        Ok(shard)
+    }
+
+    fn check_index_header(&self) -> Result<()> {
+        let (path, bytes) = (self.index.path(), self.index.bytes());
+        let magic = &bytes[..IDX_MAGIC.len()];
+        if magic != IDX_MAGIC {
+            return Err(Error::WrongMagic {
+                path: path.to_owned(),
+                kind: "Megatron index",
+                expected: String::from_utf8_lossy(&IDX_MAGIC).into_owned(),
+                got: String::from_utf8_lossy(magic).into_owned(),
+            });
+        }
+        let long = |at| u64_at(bytes, at, 0).expect("the file is larger than its header");
+        if long(9) != IDX_VERSION {
+            return Err(Error::UnsupportedVersion {
+                path: path.to_owned(),
+                found: long(9),
+                supported: IDX_VERSION,
+            });
+        }
+        expect_field(path, "token type", self.width.megatron_code(), bytes[17])?;
+        expect_field(path, "number of sequences", self.documents, long(18))?;
+        expect_field(path, "number of document boundaries", self.documents + 1, long(26))
+    }
+
+    /// Offset in bytes and length in tokens of a document of this shard, as the index gives them.
+    fn range(&self, i: u64) -> Result<(u64, u32)> {
+        let bytes = self.index.bytes();
+        let length = u32_at(bytes, IDX_HEADER_BYTES, i).and_then(|length| i32::try_from(length).ok());
+        let offset = u64_at(bytes, IDX_HEADER_BYTES + 4 * self.documents, i);
+        match (length, offset) {
+            (Some(length @ 1..), Some(offset)) => Ok((offset, length.unsigned_abs())),
+            _ => Err(self.damaged(i, "its length is not positive")),
+        }
+    }
+
+    fn document(&self, i: u64) -> Result<DocumentRef<'_>> {
+        let (offset, length) = self.range(i)?;
+        let end = offset.saturating_add(u64::from(length) * self.width.bytes());
+        let bytes = self.tokens.bytes().get(index(offset)..index(end));
+        let tokens = bytes.and_then(|bytes| Tokens::cut(bytes, self.width));
+        let n_bytes = u32_at(self.bytes.bytes(), 0, i);
+        let domain = u16_at(self.domains.bytes(), 0, i);
+        match (tokens, n_bytes, domain) {
+            (Some(tokens), Some(n_bytes), Some(domain)) => Ok(DocumentRef { tokens, n_bytes, domain }),
+            _ => Err(self.damaged(i, &format!("bytes {offset}..{end} are not in the .bin file"))),
+        }
+    }
+
+    #[cold]
+    fn damaged(&self, i: u64, problem: &str) -> Error {
+        Error::damaged(self.index.path(), format!("document {i} of the shard: {problem}"))
+    }
+
+    /// Hashes the files, then checks that they say the same; `domains` counts (documents, tokens, bytes).
+    fn verify(
+        &self,
+        entry: &ShardManifest,
+        manifest: &Manifest,
+        domains: &mut [(u64, u64, u64)],
+    ) -> Result<()> {
+        check_hash(&self.tokens, &entry.xxh3_128.bin)?;
+        check_hash(&self.index, &entry.xxh3_128.idx)?;
+        check_hash(&self.bytes, &entry.xxh3_128.bytes)?;
+        check_hash(&self.domains, &entry.xxh3_128.dom)?;
+        let (mut next_offset, mut text_bytes) = (0, 0);
+        for i in 0..self.documents {
+            let (offset, length) = self.range(i)?;
+            let document = self.document(i)?;
+            let boundary = u64_at(self.index.bytes(), IDX_HEADER_BYTES + 12 * self.documents, i);
+            if offset != next_offset || boundary != Some(i) {
+                return Err(self.damaged(i, "the index is not in order"));
+            }
+            if document.tokens.last() != Some(manifest.tokenizer.eod) {
+                return Err(self.damaged(i, "does not end in the end-of-document id"));
+            }
+            let Some(domain) = domains.get_mut(usize::from(document.domain)) else {
+                return Err(self.damaged(i, &format!("its domain is {}, which has no name", document.domain)));
+            };
+            let (tokens, n_bytes) = (u64::from(length), u64::from(document.n_bytes));
+            *domain = (domain.0 + 1, domain.1 + tokens, domain.2 + n_bytes);
+            next_offset += tokens * self.width.bytes();
+            text_bytes += n_bytes;
+        }
+        expect_field(self.index.path(), "number of tokens", entry.tokens, next_offset / self.width.bytes())?;
+        expect_field(self.bytes.path(), "bytes of text", entry.bytes, text_bytes)?;
+        self.verify_ids(entry, manifest.tokenizer.vocab_size)
+    }
+
+    fn verify_ids(&self, entry: &ShardManifest, vocab_size: u32) -> Result<()> {
+        let path = self.tokens.path();
+        let all =
+            Tokens::cut(self.tokens.bytes(), self.width).ok_or_else(|| Error::damaged(path, "misaligned"))?;
+        let (min, max) = all.min_max().unwrap_or((0, 0));
+        expect_field(path, "smallest id", entry.min_token_id, min)?;
+        expect_field(path, "largest id", entry.max_token_id, max)?;
+        if max >= vocab_size {
+            return Err(Error::damaged(path, format!("id {max} is outside the vocabulary of {vocab_size}")));
+        }
+        Ok(())
+    }
+}
+
+/// Token ids as they lie on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tokens<'a> {
+    /// Of a vocabulary below 65 500 ids.
+    U16(&'a [u16]),
+    /// Of a larger one; never negative in a file that verifies.
+    I32(&'a [i32]),
+}
+
+impl<'a> Tokens<'a> {
+    fn cut(bytes: &'a [u8], width: Width) -> Option<Tokens<'a>> {
+        match width {
+            Width::U16 => as_u16(bytes).map(Tokens::U16),
+            Width::I32 => as_i32(bytes).map(Tokens::I32),
+        }
+    }
+
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        match self {
+            Tokens::U16(ids) => ids.len(),
+            Tokens::I32(ids) => ids.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The `i`-th id.
+    ///
+    /// # Panics
+    /// If `i` is past the end, as a slice does.
+    pub fn get(&self, i: usize) -> TokenId {
+        match self {
+            Tokens::U16(ids) => TokenId::from(ids[i]),
+            Tokens::I32(ids) => ids[i].cast_unsigned(),
+        }
+    }
+
+    /// The last id.
+    pub fn last(&self) -> Option<TokenId> {
+        self.len().checked_sub(1).map(|i| self.get(i))
+    }
+
+    /// All ids in order.
+    pub fn iter(self) -> impl ExactSizeIterator<Item = TokenId> + 'a {
+        (0..self.len()).map(move |i| self.get(i))
+    }
+
+    /// Copies a range of ids into a buffer of the same length.
+    ///
+    /// # Panics
+    /// If the range is not within the tokens, or the buffer has another length.
+    pub fn copy_to_i64(&self, range: Range<usize>, out: &mut [i64]) {
+        assert_eq!(range.len(), out.len(), "the buffer has one place for each token");
+        match self {
+            Tokens::U16(ids) => out.iter_mut().zip(&ids[range]).for_each(|(out, &id)| *out = i64::from(id)),
+            Tokens::I32(ids) => out.iter_mut().zip(&ids[range]).for_each(|(out, &id)| *out = i64::from(id)),
+        }
+    }
+
+    fn min_max(&self) -> Option<(TokenId, TokenId)> {
+        match self {
+            Tokens::U16(ids) => Some(((*ids.iter().min()?).into(), (*ids.iter().max()?).into())),
+            Tokens::I32(ids) => {
+                let unsigned = || ids.iter().map(|id| id.cast_unsigned());
+                Some((unsigned().min()?, unsigned().max()?))
+            }
+        }
+    }
+}
+
+fn check_hash(file: &Map, expected: &str) -> Result<()> {
+    let got = hex(xxh3_128(file.bytes()));
+    if got != expected {
+        return Err(Error::BadChecksum { path: file.path().to_owned(), expected: expected.to_owned(), got });
+    }
+    Ok(())
+}

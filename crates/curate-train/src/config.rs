@@ -1,0 +1,586 @@
+//! Every setting of a run, in one value that is printed at the start and saved in every checkpoint.
+
+use std::path::PathBuf;
+
+use curate_shards::TokenizerInfo;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::optim::AdamWOptions;
+use crate::schedule::{Schedule, Shape};
+use crate::{Error, Result};
+
+/// Normalisation before each block and at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Norm {
+    /// Mean and variance, with weight and bias (Ba, Kiros, Hinton 2016).
+    LayerNorm,
+    /// Root mean square, with a weight (Zhang, Sennrich 2019).
+    RmsNorm,
+}
+
+/// How a token's place enters the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Position {
+    /// One learned vector per place, added to the embedding (GPT-2).
+    Learned,
+    /// Queries and keys are rotated by angles that grow with the place (Su et al. 2021).
+    Rope,
+}
+
+/// The feed-forward layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mlp {
+    /// GELU in its tanh form (GPT-2).
+    Gelu,
+    /// `silu(gate) × up`, three matrices (Shazeer 2020; Llama).
+    SwiGlu,
+    /// `relu(x)²` (So et al. 2021, Primer).
+    Relu2,
+}
+
+/// Arithmetic of the forward and backward pass; weights, moments and the loss are always fp32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32-bit floats.
+    Fp32,
+    /// bfloat16, cast from the fp32 weights where they are used.
+    Bf16,
+}
+
+/// Shape of the decoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Vocabulary size `V`; ids run from 0 to `V` - 1.
+    pub vocab_size: u32,
+    /// Longest context `T` in tokens.
+    pub context: u32,
+    /// Blocks `L`.
+    pub layers: u32,
+    /// Query heads `H`.
+    pub heads: u32,
+    /// Key and value heads; fewer than `heads` is grouped-query attention.
+    pub kv_heads: u32,
+    /// Width of the residual stream `C`.
+    pub channels: u32,
+    /// Width of the feed-forward layer.
+    pub mlp_hidden: u32,
+    /// Normalisation.
+    pub norm: Norm,
+    /// Position.
+    pub position: Position,
+    /// Base of the rotation's wavelengths (used with [`Position::Rope`]).
+    pub rope_theta: f64,
+    /// Feed-forward layer.
+    pub mlp: Mlp,
+    /// Whether each query and key head is normalised (RMS, with a weight) before the rotation.
+    pub qk_norm: bool,
+    /// Whether the output matrix is the embedding.
+    pub tied: bool,
+    /// Whether linear layers have a bias.
+    pub bias: bool,
+}
+
+impl ModelConfig {
+    /// Rows of the embedding: vocabularies from 1024 on are padded to a multiple of 128, which matrix units like.
+    /// The padding is never scored and never sampled.
+    pub fn padded_vocab(&self) -> u32 {
+        if self.vocab_size < 1024 { self.vocab_size } else { self.vocab_size.next_multiple_of(128) }
+    }
+
+    /// Width `D` of one head.
+    pub fn head_size(&self) -> u32 {
+        self.channels / self.heads
+    }
+
+    /// Number of trainable numbers, the vocabulary's padding left out.
+    pub fn num_parameters(&self) -> u64 {
+        let [v, t, l, c] = [self.vocab_size, self.context, self.layers, self.channels].map(u64::from);
+        let [d, hidden, heads, kv_heads] =
+            [self.head_size(), self.mlp_hidden, self.heads, self.kv_heads].map(u64::from);
+        let bias = u64::from(self.bias);
+        let norm = if self.norm == Norm::LayerNorm { 2 * c } else { c };
+        let linear = |inputs: u64, outputs: u64| outputs * (inputs + bias);
+        let up = if self.mlp == Mlp::SwiGlu { 2 * hidden } else { hidden };
+        let qk_norm = if self.qk_norm { 2 * d } else { 0 };
+        let attention = linear(c, (heads + 2 * kv_heads) * d) + linear(heads * d, c) + qk_norm;
+        let block = 2 * norm + attention + linear(c, up) + linear(hidden, c);
+        let position = if self.position == Position::Learned { t * c } else { 0 };
+        let head = if self.tied { 0 } else { v * c };
+        v * c + position + l * block + norm + head
+    }
+
+    /// Checks that such a model can be built.
+    pub fn check(&self) -> Result<()> {
+        let positive = [
+            ("--layers", self.layers),
+            ("--heads", self.heads),
+            ("--kv-heads", self.kv_heads),
+            ("--channels", self.channels),
+            ("--mlp-hidden", self.mlp_hidden),
+            ("--seq-len", self.context),
+        ];
+        if let Some((flag, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(Error::option(flag, "must be at least 1"));
+        }
+        let (channels, heads, kv_heads) = (self.channels, self.heads, self.kv_heads);
+        if !channels.is_multiple_of(heads) {
+            return Err(Error::option("--heads", format!("{channels} channels cannot be cut into {heads} equal heads")));
+        }
+        if !heads.is_multiple_of(kv_heads) {
+            let problem = format!("{heads} heads cannot share {kv_heads} key-value heads equally");
+            return Err(Error::option("--kv-heads", problem));
+        }
+        if self.position == Position::Rope && !self.head_size().is_multiple_of(2) {
+            let problem = format!("rotary positions need an even head size, {channels} / {heads} is odd");
+            return Err(Error::option("--heads", problem));
+        }
+        if self.position == Position::Rope && !(self.rope_theta > 1.0 && self.rope_theta.is_finite()) {
+            return Err(Error::option("--rope-theta", format!("must be above 1, is {}", self.rope_theta)));
+        }
+        Ok(())
+    }
+}
+
+/// Which rows make up a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataOptions {
+    /// Split that is trained on.
+    pub split: String,
+    /// Tokens of a row `T`: names the packing view.
+    pub seq_len: u32,
+    /// Rows of a step.
+    pub batch_size: u32,
+    /// Seed of the row order and of the initial weights.
+    pub seed: u64,
+}
+
+/// What changes rounding and nothing else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NumericOptions {
+    /// Arithmetic of the forward and backward pass.
+    pub dtype: Dtype,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Threads of the tensor operations.
+    pub threads: u32,
+    /// Rows of one forward and backward pass; a step adds up as many as it needs.
+    pub micro_batch: u32,
+}
+
+/// When things happen besides training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cadence {
+    /// Steps between evaluations; 0 = only at the end.
+    pub eval_every: u64,
+    /// Tokens at most of an evaluation before the end; the last one takes the whole split.
+    pub eval_tokens: u64,
+    /// Split that is evaluated.
+    pub eval_split: String,
+    /// Steps between checkpoints; 0 = only at the end and before evaluations.
+    pub save_every: u64,
+    /// Checkpoints that are kept.
+    pub keep_last: u32,
+    /// Steps between lines on the terminal; the log file has every step.
+    pub log_every: u64,
+}
+
+/// All options of a training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainOptions {
+    /// Name of the preset that the rest started from.
+    pub preset: String,
+    /// The decoder.
+    pub model: ModelConfig,
+    /// The data.
+    pub data: DataOptions,
+    /// The learning rate.
+    pub schedule: Schedule,
+    /// The optimiser.
+    pub optimizer: AdamWOptions,
+    /// Rounding.
+    pub numerics: NumericOptions,
+    /// Besides training.
+    pub cadence: Cadence,
+}
+
+impl TrainOptions {
+    /// Tokens of a step, padding included.
+    pub fn tokens_per_step(&self) -> u64 {
+        u64::from(self.data.batch_size) * u64::from(self.data.seq_len)
+    }
+
+    /// Checks the values that the types do not.
+    pub fn check(&self) -> Result<()> {
+        self.model.check()?;
+        let at_least_one = [
+            ("--steps", self.schedule.steps),
+            ("--batch-size", self.data.batch_size.into()),
+            ("--micro-batch", self.numerics.micro_batch.into()),
+            ("--threads", self.numerics.threads.into()),
+            ("--keep-last", self.cadence.keep_last.into()),
+            ("--log-every", self.cadence.log_every),
+        ];
+        if let Some((flag, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            return Err(Error::option(flag, "must be at least 1"));
+        }
+        let within = |flag, value: f64, low: f64, high: f64| match value >= low && value <= high {
+            true => Ok(()),
+            false => Err(Error::option(flag, format!("must lie between {low} and {high}, is {value}"))),
+        };
+        within("--lr", self.schedule.lr, 0.0, 10.0)?;
+        within("--min-lr-ratio", self.schedule.min_lr_ratio, 0.0, 1.0)?;
+        within("--beta1", self.optimizer.beta1, 0.0, 0.999_999)?;
+        within("--beta2", self.optimizer.beta2, 0.0, 0.999_999)?;
+        within("--weight-decay", self.optimizer.weight_decay, 0.0, 10.0)?;
+        within("--clip", self.optimizer.clip, 0.0, f64::MAX)
+    }
+
+    /// Whether a run with these options may go on with `asked`: what shapes the result must be the same.
+    ///
+    /// Rounding and cadence may change; [`rounding_changes`](Self::rounding_changes) tells which of them cost the
+    /// bitwise continuation.
+    pub fn check_resume(&self, asked: &TrainOptions) -> Result<()> {
+        let changed = self.changes(asked).into_iter().find(|(flag, ..)| !RESUME_MAY_CHANGE.contains(&flag.as_str()));
+        match changed {
+            Some((flag, recorded, asked)) => Err(Error::ResumeMismatch { flag, recorded, asked }),
+            None => Ok(()),
+        }
+    }
+
+    /// The flags by which `asked` would round differently from this run.
+    pub fn rounding_changes(&self, asked: &TrainOptions) -> Vec<String> {
+        let changes = self.changes(asked).into_iter().map(|(flag, ..)| flag);
+        changes.filter(|flag| ROUNDING.contains(&flag.as_str())).collect()
+    }
+
+    /// (flag, own value, other value) of every option that differs, in the order of the struct.
+    fn changes(&self, other: &TrainOptions) -> Vec<(String, String, String)> {
+        let value = |options| serde_json::to_value(options).expect("options are plain data");
+        let (own, other) = (leaves(&value(self)), leaves(&value(other)));
+        let pairs = own.into_iter().zip(other);
+        pairs.filter(|(a, b)| a != b).map(|((name, a), (_, b))| (flag(&name), a, b)).collect()
+    }
+}
+
+/// Options that a resumed run may change.
+const RESUME_MAY_CHANGE: [&str; 9] = [
+    "--device",
+    "--threads",
+    "--micro-batch",
+    "--eval-every",
+    "--eval-tokens",
+    "--eval-split",
+    "--save-every",
+    "--keep-last",
+    "--log-every",
+];
+
+/// Those of them that change rounding.
+const ROUNDING: [&str; 3] = ["--device", "--threads", "--micro-batch"];
+
+/// Names and values of the options, groups opened.
+fn leaves(value: &Value) -> Vec<(String, String)> {
+    let Value::Object(groups) = value else { return Vec::new() };
+    let leaf = |name: &String, value: &Value| match value {
+        Value::String(text) => (name.clone(), text.clone()),
+        other => (name.clone(), other.to_string()),
+    };
+    let open = |(name, value): (&String, &Value)| match value {
+        Value::Object(_) => leaves(value),
+        other => vec![leaf(name, other)],
+    };
+    groups.iter().flat_map(open).collect()
+}
+
+fn flag(name: &str) -> String {
+    format!("--{}", name.replace('_', "-"))
+}
+
+/// What a run directory is about: `config.json`, and the greater part of a checkpoint's `state.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunConfig {
+    /// Version of this file's form.
+    pub format_version: u32,
+    /// All options.
+    pub options: TrainOptions,
+    /// The shard set, as it was named, made absolute.
+    pub shards: PathBuf,
+    /// Checksum of the rows that are trained on; it stands for every token of every row.
+    pub rows_checksum: String,
+    /// The tokenizer of the shard set.
+    pub tokenizer: TokenizerInfo,
+    /// Version of this program.
+    pub program: String,
+    /// Version of libtorch.
+    pub libtorch: String,
+}
+
+impl RunConfig {
+    /// The version that this program writes and reads.
+    pub const FORMAT_VERSION: u32 = 1;
+
+    /// libtorch's version: tch works with this one only, and refuses others when it is built.
+    pub const LIBTORCH: &str = "2.11.0";
+}
+
+/// Names of the presets, smallest first.
+pub const PRESETS: [&str; 11] = [
+    "char-tiny",
+    "gpt2-tiny",
+    "llama-tiny",
+    "gpt2-small-demo",
+    "llama-15m",
+    "gpt2-124m",
+    "llama-135m",
+    "gpt2-350m",
+    "gpt2-774m",
+    "gpt2-1558m",
+    "llama-1b",
+];
+
+/// A named starting point: a model's shape and a recipe that is known to train it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preset {
+    /// Its name.
+    pub name: &'static str,
+    /// The shape; `vocab_size` and `context` come from the data.
+    pub model: ModelConfig,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Tokens of a step, to be rounded to whole rows.
+    pub batch_tokens: u64,
+    /// Updates of the run.
+    pub steps: u64,
+    /// Updates of warm-up, at most a tenth of the run.
+    pub warmup: u64,
+}
+
+/// Looks a preset up by name.
+pub fn preset(name: &str) -> Result<Preset> {
+    let (gpt2, llama) = (gpt2 as Family, llama as Family);
+    // Learning rates and batch sizes from gpt2-124m on are those of the GPT-3 paper (table 2.1) as llm.c uses them;
+    // the small ones were tried on a CPU.
+    let (family, [layers, heads, kv_heads, channels], lr, batch_tokens, steps, warmup) = match name {
+        "char-tiny" => (gpt2, [4, 4, 4, 32], 5e-3, 4096, 300, 20),
+        "gpt2-tiny" => (gpt2, [4, 4, 4, 128], 2e-3, 8192, 1000, 50),
+        "llama-tiny" => (llama, [4, 4, 2, 128], 2e-3, 8192, 1000, 50),
+        "gpt2-small-demo" => (gpt2, [6, 6, 6, 384], 1e-3, 16_384, 5000, 100),
+        "llama-15m" => (llama, [6, 6, 6, 288], 1e-3, 65_536, 10_000, 500),
+        "gpt2-124m" => (gpt2, [12, 12, 12, 768], 6e-4, 524_288, 19_560, 700),
+        "llama-135m" => (llama, [30, 9, 3, 576], 6e-4, 524_288, 19_560, 700),
+        "gpt2-350m" => (gpt2, [24, 16, 16, 1024], 3e-4, 524_288, 60_000, 700),
+        "gpt2-774m" => (gpt2, [36, 20, 20, 1280], 2.5e-4, 524_288, 60_000, 700),
+        "gpt2-1558m" => (gpt2, [48, 25, 25, 1600], 2e-4, 1_048_576, 32_000, 700),
+        "llama-1b" => (llama, [16, 32, 8, 2048], 3e-4, 1_048_576, 32_000, 2000),
+        _ => {
+            let problem = format!("there is no preset {name:?}; there are {}", PRESETS.join(", "));
+            return Err(Error::option("--preset", problem));
+        }
+    };
+    let name = PRESETS.into_iter().find(|known| *known == name).expect("every matched name is listed");
+    let mut model = family(layers, heads, kv_heads, channels);
+    match name {
+        // As published: stories15M of llama2.c, SmolLM2-135M, Llama 3.2 1B.
+        "llama-15m" => model.mlp_hidden = 768,
+        "llama-135m" => (model.mlp_hidden, model.rope_theta) = (1536, 1e5),
+        "llama-1b" => (model.mlp_hidden, model.rope_theta) = (8192, 5e5),
+        _ => {}
+    }
+    Ok(Preset { name, model, lr, batch_tokens, steps, warmup })
+}
+
+type Family = fn(u32, u32, u32, u32) -> ModelConfig;
+
+fn gpt2(layers: u32, heads: u32, kv_heads: u32, channels: u32) -> ModelConfig {
+    ModelConfig {
+        vocab_size: 0,
+        context: 0,
+        layers,
+        heads,
+        kv_heads,
+        channels,
+        mlp_hidden: default_mlp_hidden(Mlp::Gelu, channels),
+        norm: Norm::LayerNorm,
+        position: Position::Learned,
+        rope_theta: 10_000.0,
+        mlp: Mlp::Gelu,
+        qk_norm: false,
+        tied: true,
+        bias: true,
+    }
+}
+
+fn llama(layers: u32, heads: u32, kv_heads: u32, channels: u32) -> ModelConfig {
+    ModelConfig {
+        mlp_hidden: default_mlp_hidden(Mlp::SwiGlu, channels),
+        norm: Norm::RmsNorm,
+        position: Position::Rope,
+        mlp: Mlp::SwiGlu,
+        bias: false,
+        ..gpt2(layers, heads, kv_heads, channels)
+    }
+}
+
+/// Four times the channels; 8/3 for SwiGLU, whose third matrix makes that the same number of parameters, rounded up
+/// to a multiple of 32.
+pub fn default_mlp_hidden(mlp: Mlp, channels: u32) -> u32 {
+    match mlp {
+        Mlp::SwiGlu => (8 * channels).div_ceil(3).next_multiple_of(32),
+        Mlp::Gelu | Mlp::Relu2 => 4 * channels,
+    }
+}
+
+impl Preset {
+    /// The preset's options for data of this vocabulary, rows of `seq_len` tokens and `num_rows` rows.
+    ///
+    /// A step never takes a row twice, so small data makes small steps.
+    pub fn options(&self, vocab_size: u32, seq_len: u32, num_rows: u64) -> TrainOptions {
+        let rows = (self.batch_tokens / u64::from(seq_len.max(1))).clamp(1, num_rows.max(1));
+        let model = ModelConfig { vocab_size, context: seq_len, ..self.model.clone() };
+        TrainOptions {
+            preset: self.name.to_owned(),
+            model,
+            data: DataOptions {
+                split: "train".to_owned(),
+                seq_len,
+                batch_size: u32::try_from(rows).unwrap_or(u32::MAX),
+                seed: 1,
+            },
+            schedule: Schedule {
+                steps: self.steps,
+                schedule: Shape::Cosine,
+                lr: self.lr,
+                min_lr_ratio: 0.1,
+                warmup: self.warmup,
+            },
+            optimizer: AdamWOptions::default(),
+            numerics: NumericOptions { dtype: Dtype::Fp32, device: "cpu".to_owned(), threads: 1, micro_batch: 0 },
+            cadence: Cadence {
+                eval_every: 0,
+                eval_tokens: 65_536,
+                eval_split: "val".to_owned(),
+                save_every: 0,
+                keep_last: 2,
+                log_every: 10,
+            },
+        }
+    }
+}
+
+/// Rows of a micro-batch whose fp32 logits, the largest tensor of small models, fit 256 MB on a CPU and 2 GB on a GPU.
+pub fn default_micro_batch(options: &TrainOptions) -> u32 {
+    let logits: u64 = if options.numerics.device == "cpu" { 1 << 26 } else { 1 << 29 };
+    let per_row = u64::from(options.data.seq_len) * u64::from(options.model.padded_vocab());
+    let rows = (logits / per_row.max(1)).clamp(1, options.data.batch_size.into());
+    u32::try_from(rows).expect("at most batch_size, a u32")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> TrainOptions {
+        let mut options = preset("gpt2-tiny").unwrap().options(257, 256, 1000);
+        options.numerics.micro_batch = default_micro_batch(&options);
+        options
+    }
+
+    #[test]
+    fn char_tiny_has_55840_parameters() {
+        let model = preset("char-tiny").unwrap().options(27, 128, 2).model;
+        assert_eq!(model.num_parameters(), 55_840);
+        assert_eq!(model.padded_vocab(), 27);
+    }
+
+    #[test]
+    fn published_sizes() {
+        let check = |name: &str, vocab, context, expected| {
+            let model = preset(name).unwrap().options(vocab, context, 1 << 40).model;
+            assert_eq!(model.num_parameters(), expected, "{name}");
+        };
+        check("gpt2-124m", 50_257, 1024, 124_439_808);
+        check("gpt2-350m", 50_257, 1024, 354_823_168);
+        check("gpt2-774m", 50_257, 1024, 774_030_080);
+        check("gpt2-1558m", 50_257, 1024, 1_557_611_200);
+        check("llama-135m", 49_152, 2048, 134_515_008);
+        check("llama-15m", 32_000, 256, 15_191_712);
+        check("llama-1b", 128_256, 2048, 1_235_814_400);
+    }
+
+    #[test]
+    fn every_preset_makes_valid_options() {
+        for name in PRESETS {
+            let mut options = preset(name).unwrap().options(50_257, 256, 1 << 30);
+            options.numerics.micro_batch = default_micro_batch(&options);
+            options.check().unwrap();
+            assert_eq!(options.tokens_per_step(), preset(name).unwrap().batch_tokens, "{name}");
+        }
+        let message = preset("gpt5").unwrap_err().to_string();
+        assert!(message.starts_with("--preset: there is no preset \"gpt5\"; there are char-tiny, gpt2-tiny"), "{message}");
+    }
+
+    #[test]
+    fn small_data_makes_small_steps() {
+        assert_eq!(preset("gpt2-tiny").unwrap().options(257, 256, 3).data.batch_size, 3);
+    }
+
+    #[test]
+    fn vocabularies_are_padded_from_1024_on() {
+        let padded = |vocab_size| ModelConfig { vocab_size, ..options().model }.padded_vocab();
+        assert_eq!([1023, 1024, 1025, 50_257].map(padded), [1023, 1024, 1152, 50_304]);
+    }
+
+    #[test]
+    fn impossible_models_are_refused_with_their_numbers() {
+        let check = |change: fn(&mut TrainOptions), expected: &str| {
+            let mut options = options();
+            change(&mut options);
+            assert_eq!(options.check().unwrap_err().to_string(), expected);
+        };
+        check(|o| o.model.heads = 3, "--heads: 128 channels cannot be cut into 3 equal heads");
+        check(|o| o.model.kv_heads = 3, "--kv-heads: 4 heads cannot share 3 key-value heads equally");
+        check(|o| o.model.layers = 0, "--layers: must be at least 1");
+        check(|o| o.schedule.lr = f64::NAN, "--lr: must lie between 0 and 10, is NaN");
+        check(|o| o.schedule.min_lr_ratio = 1.5, "--min-lr-ratio: must lie between 0 and 1, is 1.5");
+        check(
+            |o| (o.model.position, o.model.heads, o.model.kv_heads) = (Position::Rope, 128, 128),
+            "--heads: rotary positions need an even head size, 128 / 128 is odd",
+        );
+    }
+
+    #[test]
+    fn resuming_refuses_what_shapes_the_result_and_names_it() {
+        let check = |change: fn(&mut TrainOptions), expected: Option<(&str, &str, &str)>, rounding: &[&str]| {
+            let (recorded, mut asked) = (options(), options());
+            change(&mut asked);
+            let found = match recorded.check_resume(&asked) {
+                Ok(()) => None,
+                Err(Error::ResumeMismatch { flag, recorded, asked }) => Some((flag, recorded, asked)),
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(found, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
+            assert_eq!(recorded.rounding_changes(&asked), rounding);
+        };
+        check(|_| (), None, &[]);
+        check(|o| o.cadence.save_every = 7, None, &[]);
+        check(|o| o.numerics.threads = 7, None, &["--threads"]);
+        check(|o| o.schedule.steps = 7, Some(("--steps", "1000", "7")), &[]);
+        check(|o| o.model.layers = 7, Some(("--layers", "4", "7")), &[]);
+        check(|o| o.data.seed = 7, Some(("--seed", "1", "7")), &[]);
+        check(|o| o.numerics.dtype = Dtype::Bf16, Some(("--dtype", "fp32", "bf16")), &[]);
+        check(|o| o.optimizer.weight_decay = 0.0, Some(("--weight-decay", "0.1", "0.0")), &[]);
+    }
+
+    #[test]
+    fn options_survive_json_exactly() {
+        let mut options = options();
+        options.schedule.lr = 0.1 + 0.2;
+        let text = serde_json::to_string(&options).unwrap();
+        assert_eq!(serde_json::from_str::<TrainOptions>(&text).unwrap(), options);
+    }
+}

@@ -1,0 +1,468 @@
+//! One decoder with switches: GPT-2, Llama and their mixtures.
+//!
+//! ```text
+//! x = embedding[tokens] (+ position)                                            [B, T, C]
+//! L times:  x = x + attention(norm(x));   x = x + mlp(norm(x))
+//! logits = norm(x) · headᵀ                                                       [B, T, V]
+//! ```
+//! Parameters are an ordered list of our own, each with a unique name, and loading checks name, shape and dtype
+//! exactly: tch's `VarStore` would broadcast a smaller tensor into place and take over the file's dtype.
+//! Weights are fp32; with bf16 they are cast where they are used, and the loss is computed in fp32.
+
+use tch::{Device, Kind, Reduction, Tensor};
+
+use crate::Result;
+use crate::config::{Dtype, Mlp, ModelConfig, Norm, Position};
+use crate::rng::Rng;
+
+/// Standard deviation of initial weights (GPT-2).
+const INIT_STD: f64 = 0.02;
+
+/// Epsilon of the normalisations (GPT-2's; Llama's own is the same).
+const NORM_EPS: f64 = 1e-5;
+
+/// Targets with this value are not scored.
+pub const IGNORE: i64 = -100;
+
+/// A trainable tensor.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Unique name, such as `layers.0.attention.qkv.weight`.
+    pub name: String,
+    /// Its fp32 values, which require a gradient.
+    pub tensor: Tensor,
+    /// Whether weight decay applies: to matrices, not to vectors.
+    pub decays: bool,
+}
+
+/// A decoder-only transformer.
+#[derive(Debug)]
+pub struct Model {
+    config: ModelConfig,
+    device: Device,
+    kind: Kind,
+    parameters: Vec<Parameter>,
+    embedding: Tensor,
+    position: Option<Tensor>,
+    rotation: Option<Rotation>,
+    blocks: Vec<Block>,
+    norm: NormLayer,
+    head: Option<Tensor>,
+}
+
+#[derive(Debug)]
+struct Block {
+    norm1: NormLayer,
+    attention: Attention,
+    norm2: NormLayer,
+    mlp: MlpLayer,
+}
+
+#[derive(Debug)]
+struct Attention {
+    /// Queries, keys and values in one matrix: [(H + 2 K) D, C].
+    qkv: Linear,
+    out: Linear,
+    /// Weights of the normalisation of query and key heads: [D] each.
+    qk_norm: Option<(Tensor, Tensor)>,
+}
+
+#[derive(Debug)]
+struct MlpLayer {
+    /// For SwiGLU gate and up projection in one matrix: [2 F, C].
+    up: Linear,
+    down: Linear,
+}
+
+#[derive(Debug)]
+struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+#[derive(Debug)]
+struct NormLayer {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+/// Cosines and sines of the rotary angles: [T, D / 2] each.
+#[derive(Debug)]
+struct Rotation {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+/// Keys and values of the tokens that a generating model has seen.
+#[derive(Debug)]
+pub struct KvCache {
+    /// One pair for each layer: [B, K, T, D] each.
+    layers: Vec<(Tensor, Tensor)>,
+    len: i64,
+}
+
+impl KvCache {
+    /// Tokens seen.
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether no token was seen.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Forgets all tokens; the memory is kept.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+}
+
+impl Model {
+    /// A model with initial weights drawn from `seed`: the same on every device.
+    pub fn new(config: &ModelConfig, dtype: Dtype, device: Device, seed: u64) -> Result<Model> {
+        config.check()?;
+        let mut init = Initializer { seed, device, parameters: Vec::new() };
+        let c = i64::from(config.channels);
+        let vocab = i64::from(config.vocab_size);
+        let embedding = init.embedding("embedding.weight", config)?;
+        let position = match config.position {
+            Position::Learned => Some(init.normal("position.weight", &[i64::from(config.context), c], INIT_STD)?),
+            Position::Rope => None,
+        };
+        let blocks = (0..config.layers).map(|layer| Block::new(&mut init, config, layer)).collect::<Result<_>>()?;
+        let norm = init.norm("norm", config)?;
+        let head = if config.tied { None } else { Some(init.embedding("head.weight", config)?) };
+        let rotation = match config.position {
+            Position::Learned => None,
+            Position::Rope => Some(Rotation::new(config, device)?),
+        };
+        debug_assert!(vocab <= embedding.size()[0], "padding only adds rows");
+        let kind = match dtype {
+            Dtype::Fp32 => Kind::Float,
+            Dtype::Bf16 => Kind::BFloat16,
+        };
+        let parameters = init.parameters;
+        Ok(Model {
+            config: config.clone(),
+            device,
+            kind,
+            parameters,
+            embedding,
+            position,
+            rotation,
+            blocks,
+            norm,
+            head,
+        })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Where the model lies.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// All parameters in a fixed order.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// Logits of the next token at every place.
+    ///
+    /// **Shapes**: `tokens` [B, T] of 64-bit ids, T at most the context → [B, T, V] in fp32.
+    pub fn logits(&self, tokens: &Tensor) -> Result<Tensor> {
+        self.head(&self.hidden(tokens, None)?)
+    }
+
+    /// Sum of the cross-entropies of the targets in nats; targets of [`IGNORE`] are left out.
+    ///
+    /// **Shapes**: `tokens` and `targets` [B, T] → a scalar in fp32.
+    pub fn loss_sum(&self, tokens: &Tensor, targets: &Tensor) -> Result<Tensor> {
+        let logits = self.logits(tokens)?;
+        cross_entropy(&logits, targets, Reduction::Sum)
+    }
+
+    /// Cross-entropy of every target in nats, 0 where it is [`IGNORE`].
+    ///
+    /// **Shapes**: `tokens` and `targets` [B, T] → [B × T] in fp32.
+    pub fn token_losses(&self, tokens: &Tensor, targets: &Tensor) -> Result<Tensor> {
+        cross_entropy(&self.logits(tokens)?, targets, Reduction::None)
+    }
+
+    /// An empty cache for `batch` texts of at most the model's context.
+    pub fn new_cache(&self, batch: i64) -> Result<KvCache> {
+        let c = &self.config;
+        let shape = [batch, c.kv_heads.into(), c.context.into(), c.head_size().into()];
+        let empty = || Tensor::f_zeros(shape, (self.kind, self.device));
+        let layers = (0..c.layers).map(|_| Ok((empty()?, empty()?))).collect::<Result<_>>()?;
+        Ok(KvCache { layers, len: 0 })
+    }
+
+    /// Logits after the last of `tokens`, which follow those in the cache and are added to it.
+    ///
+    /// Either the cache is empty, or `tokens` is one token a text: [B, 1]. Both together must fit the context.
+    ///
+    /// **Shapes**: `tokens` [B, T] → [B, V] in fp32.
+    pub fn next_logits(&self, tokens: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        let (_, time) = tokens.size2()?;
+        debug_assert!(cache.is_empty() || time == 1, "a longer piece would need a mask of its own");
+        let hidden = self.hidden(tokens, Some(cache))?.f_narrow(1, time - 1, 1)?;
+        cache.len += time;
+        Ok(self.head(&hidden)?.f_squeeze_dim(1)?)
+    }
+
+    /// The residual stream after all blocks and the last norm: [B, T, C].
+    fn hidden(&self, tokens: &Tensor, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
+        let (_, time) = tokens.size2()?;
+        let start = cache.as_ref().map_or(0, |cache| cache.len);
+        let mut x = Tensor::f_embedding(&self.embedding, tokens, -1, false, false)?; // [B, T, C]
+        if let Some(position) = &self.position {
+            x = x.f_add(&position.f_narrow(0, start, time)?)?;
+        }
+        x = x.f_to_kind(self.kind)?;
+        let rotation = match &self.rotation {
+            Some(rotation) => Some(rotation.narrow(start, time, self.kind)?),
+            None => None,
+        };
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let past = cache.as_mut().map(|cache| Past { start, pair: &mut cache.layers[layer] });
+            let attended = block.attention.forward(&self.normed(&block.norm1, &x)?, &self.config, rotation.as_ref(), past)?;
+            x = x.f_add(&attended)?;
+            x = x.f_add(&block.mlp.forward(&self.normed(&block.norm2, &x)?, self.config.mlp)?)?;
+        }
+        self.normed(&self.norm, &x)
+    }
+
+    fn normed(&self, norm: &NormLayer, x: &Tensor) -> Result<Tensor> {
+        norm.forward(x, self.config.norm)
+    }
+
+    /// [B, T, C] → [B, T, V] in fp32, the rows that pad the vocabulary left out.
+    fn head(&self, hidden: &Tensor) -> Result<Tensor> {
+        let weight = self.head.as_ref().unwrap_or(&self.embedding).f_to_kind(self.kind)?;
+        let logits = hidden.f_linear(&weight, None::<Tensor>)?;
+        Ok(logits.f_narrow(-1, 0, self.config.vocab_size.into())?.f_to_kind(Kind::Float)?)
+    }
+}
+
+/// `logits` [B, T, V], `targets` [B, T].
+fn cross_entropy(logits: &Tensor, targets: &Tensor, reduction: Reduction) -> Result<Tensor> {
+    let vocab = logits.size()[2];
+    let (logits, targets) = (logits.f_reshape([-1, vocab])?, targets.f_reshape([-1])?);
+    Ok(logits.f_cross_entropy_loss(&targets, None::<Tensor>, reduction, IGNORE, 0.0)?)
+}
+
+impl Block {
+    fn new(init: &mut Initializer, config: &ModelConfig, layer: u32) -> Result<Block> {
+        let name = |part: &str| format!("layers.{layer}.{part}");
+        let [c, hidden, d] = [config.channels, config.mlp_hidden, config.head_size()].map(i64::from);
+        let (heads, kv_heads) = (i64::from(config.heads), i64::from(config.kv_heads));
+        // The 2 L projections that add to the residual stream are smaller, so that its variance does not grow with
+        // the depth (GPT-2 paper, section 2.3).
+        let residual_std = INIT_STD / f64::from(2 * config.layers).sqrt();
+        let up = if config.mlp == Mlp::SwiGlu { 2 * hidden } else { hidden };
+        Ok(Block {
+            norm1: init.norm(&name("norm1"), config)?,
+            attention: Attention {
+                qkv: init.linear(&name("attention.qkv"), config, [(heads + 2 * kv_heads) * d, c], INIT_STD)?,
+                qk_norm: match config.qk_norm {
+                    true => Some((
+                        init.ones(&name("attention.q_norm.weight"), d)?,
+                        init.ones(&name("attention.k_norm.weight"), d)?,
+                    )),
+                    false => None,
+                },
+                out: init.linear(&name("attention.out"), config, [c, heads * d], residual_std)?,
+            },
+            norm2: init.norm(&name("norm2"), config)?,
+            mlp: MlpLayer {
+                up: init.linear(&name("mlp.up"), config, [up, c], INIT_STD)?,
+                down: init.linear(&name("mlp.down"), config, [c, hidden], residual_std)?,
+            },
+        })
+    }
+}
+
+/// The part of the cache that one layer's attention sees.
+struct Past<'a> {
+    start: i64,
+    pair: &'a mut (Tensor, Tensor),
+}
+
+impl Past<'_> {
+    /// Adds the new keys and values and returns all of them.
+    fn extend(self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+        let time = k.size()[2];
+        let add = |store: &Tensor, new: &Tensor| -> Result<Tensor> {
+            store.f_narrow(2, self.start, time)?.f_copy_(new)?;
+            Ok(store.f_narrow(2, 0, self.start + time)?)
+        };
+        Ok((add(&self.pair.0, k)?, add(&self.pair.1, v)?))
+    }
+}
+
+impl Attention {
+    fn forward(
+        &self,
+        x: &Tensor,
+        config: &ModelConfig,
+        rotation: Option<&Rotation>,
+        past: Option<Past<'_>>,
+    ) -> Result<Tensor> {
+        let (batch, time, _) = x.size3()?;
+        let (heads, kv_heads, d) =
+            (i64::from(config.heads), i64::from(config.kv_heads), i64::from(config.head_size()));
+        let parts = self.qkv.forward(x)?.f_split_with_sizes([heads * d, kv_heads * d, kv_heads * d], -1)?;
+        let by_head = |part: &Tensor, heads| Ok::<_, crate::Error>(part.f_view([batch, time, heads, d])?.f_transpose(1, 2)?);
+        let mut q = by_head(&parts[0], heads)?; // [B, H, T, D]
+        let mut k = by_head(&parts[1], kv_heads)?; // [B, K, T, D]
+        let mut v = by_head(&parts[2], kv_heads)?;
+        if let Some((q_weight, k_weight)) = &self.qk_norm {
+            q = rms_norm(&q, q_weight)?;
+            k = rms_norm(&k, k_weight)?;
+        }
+        if let Some(rotation) = rotation {
+            q = rotation.apply(&q)?;
+            k = rotation.apply(&k)?;
+        }
+        // With a cache a single new token may see everything; otherwise queries and keys begin together.
+        let mut causal = true;
+        if let Some(past) = past {
+            causal = past.start == 0;
+            (k, v) = past.extend(&k, &v)?;
+        }
+        let grouped = kv_heads < heads;
+        let y = Tensor::f_scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, causal, None, grouped)?;
+        self.out.forward(&y.f_transpose(1, 2)?.f_reshape([batch, time, heads * d])?)
+    }
+}
+
+impl MlpLayer {
+    fn forward(&self, x: &Tensor, kind: Mlp) -> Result<Tensor> {
+        let up = self.up.forward(x)?;
+        let active = match kind {
+            Mlp::Gelu => up.f_gelu("tanh")?,
+            Mlp::Relu2 => up.f_relu()?.f_square()?,
+            Mlp::SwiGlu => {
+                let halves = up.f_chunk(2, -1)?;
+                halves[0].f_silu()?.f_mul(&halves[1])?
+            }
+        };
+        self.down.forward(&active)
+    }
+}
+
+impl Linear {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(|bias| bias.f_to_kind(x.kind())).transpose()?;
+        Ok(x.f_linear(&self.weight.f_to_kind(x.kind())?, bias)?)
+    }
+}
+
+impl NormLayer {
+    fn forward(&self, x: &Tensor, norm: Norm) -> Result<Tensor> {
+        match norm {
+            Norm::RmsNorm => rms_norm(x, &self.weight),
+            Norm::LayerNorm => {
+                let bias = self.bias.as_ref().map(|bias| bias.f_to_kind(x.kind())).transpose()?;
+                let weight = self.weight.f_to_kind(x.kind())?;
+                Ok(x.f_layer_norm(self.weight.size(), Some(&weight), bias.as_ref(), NORM_EPS, true)?)
+            }
+        }
+    }
+}
+
+fn rms_norm(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    Ok(x.f_rms_norm(weight.size(), Some(weight.f_to_kind(x.kind())?), NORM_EPS)?)
+}
+
+impl Rotation {
+    fn new(config: &ModelConfig, device: Device) -> Result<Rotation> {
+        let half = config.head_size() / 2;
+        let frequency = |i: u32| config.rope_theta.powf(-f64::from(i) / f64::from(half));
+        let angles = (0..config.context).flat_map(|t| (0..half).map(move |i| f64::from(t) * frequency(i)));
+        let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip();
+        let shape = [i64::from(config.context), i64::from(half)];
+        let table = |values: &[f32]| Tensor::f_from_slice(values)?.f_reshape(shape)?.f_to_device(device);
+        Ok(Rotation { cos: table(&cos)?, sin: table(&sin)? })
+    }
+
+    /// The angles of `time` places from `start` on.
+    fn narrow(&self, start: i64, time: i64, kind: Kind) -> Result<Rotation> {
+        let part = |table: &Tensor| table.f_narrow(0, start, time)?.f_to_kind(kind);
+        Ok(Rotation { cos: part(&self.cos)?, sin: part(&self.sin)? })
+    }
+
+    /// Rotates the pairs (i, i + D / 2) of each head, as in transformers: [B, H, T, D] → [B, H, T, D].
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let halves = x.f_chunk(2, -1)?;
+        let (a, b) = (&halves[0], &halves[1]);
+        let first = a.f_mul(&self.cos)?.f_sub(&b.f_mul(&self.sin)?)?;
+        let second = b.f_mul(&self.cos)?.f_add(&a.f_mul(&self.sin)?)?;
+        Ok(Tensor::f_cat(&[first, second], -1)?)
+    }
+}
+
+/// Makes the parameters, in order, each from a random stream of its own name.
+struct Initializer {
+    seed: u64,
+    device: Device,
+    parameters: Vec<Parameter>,
+}
+
+impl Initializer {
+    fn normal(&mut self, name: &str, shape: &[i64], std: f64) -> Result<Tensor> {
+        let count = shape.iter().product::<i64>() as usize;
+        self.add(name, shape, &Rng::new(self.seed, name).normal(count, std))
+    }
+
+    /// A [V, C] matrix whose padding rows are zero.
+    fn embedding(&mut self, name: &str, config: &ModelConfig) -> Result<Tensor> {
+        let [vocab, padded, c] = [config.vocab_size, config.padded_vocab(), config.channels].map(|n| n as usize);
+        let mut values = Rng::new(self.seed, name).normal(vocab * c, INIT_STD);
+        values.resize(padded * c, 0.0);
+        self.add(name, &[padded as i64, c as i64], &values)
+    }
+
+    fn constant(&mut self, name: &str, size: i64, value: f32) -> Result<Tensor> {
+        self.add(name, &[size], &vec![value; size as usize])
+    }
+
+    fn ones(&mut self, name: &str, size: i64) -> Result<Tensor> {
+        self.constant(name, size, 1.0)
+    }
+
+    fn linear(&mut self, name: &str, config: &ModelConfig, shape: [i64; 2], std: f64) -> Result<Linear> {
+        let weight = self.normal(&format!("{name}.weight"), &shape, std)?;
+        let bias = match config.bias {
+            true => Some(self.constant(&format!("{name}.bias"), shape[0], 0.0)?),
+            false => None,
+        };
+        Ok(Linear { weight, bias })
+    }
+
+    fn norm(&mut self, name: &str, config: &ModelConfig) -> Result<NormLayer> {
+        let c = i64::from(config.channels);
+        let weight = self.ones(&format!("{name}.weight"), c)?;
+        let bias = match config.norm {
+            Norm::LayerNorm => Some(self.constant(&format!("{name}.bias"), c, 0.0)?),
+            Norm::RmsNorm => None,
+        };
+        Ok(NormLayer { weight, bias })
+    }
+
+    fn add(&mut self, name: &str, shape: &[i64], values: &[f32]) -> Result<Tensor> {
+        debug_assert!(self.parameters.iter().all(|p| p.name != name), "two parameters are called {name}");
+        let tensor = Tensor::f_from_slice(values)?.f_reshape(shape)?.f_to_device(self.device)?;
+        let tensor = tensor.f_set_requires_grad(true)?;
+        let decays = shape.len() >= 2;
+        // A shallow clone is another handle on the same tensor, not a copy of its values.
+        self.parameters.push(Parameter { name: name.to_owned(), tensor: tensor.shallow_clone(), decays });
+        Ok(tensor)
+    }
+}
