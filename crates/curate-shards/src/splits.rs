@@ -167,5 +167,5 @@ mod tests {
         assert!((0..1000).all(|key| small.side(7, key) == 0 || large.side(7, key) == small.side(7, key)));
     }
 
-    const SIDES_OF_SEED_7: [usize; 16] = [0; 16];
+    const SIDES_OF_SEED_7: [usize; 16] = [1, 0, 2, 1, 0, 1, 0, 0, 0, 1, 1, 1, 2, 1, 1, 1];
 }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::{Manifest, ShardSetWriter, TokenDocument, TokenizerInfo, ViewOptions, WriterOptions};
+
 /// A fresh directory, removed when dropped.
 pub(crate) struct TestDir(PathBuf);
 
@@ -24,4 +26,14 @@ impl Drop for TestDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// A set of three documents and nine tokens, `1 2 0  3 4 5 0  6 0`, in one shard of `train`; 4 bytes of text each.
+pub(crate) fn write_set(dir: &Path, views: &[ViewOptions]) -> Manifest {
+    let tokenizer = TokenizerInfo { name: "toy".to_owned(), sha256: String::new(), vocab_size: 10, eod: 0 };
+    let mut writer = ShardSetWriter::create(dir, WriterOptions::new(tokenizer)).unwrap();
+    for (tokens, domain) in [(&[1, 2, 0][..], "a"), (&[3, 4, 5, 0], "b"), (&[6, 0], "a")] {
+        writer.push(&TokenDocument { tokens, n_bytes: 4, domain, key: 0 }).unwrap();
+    }
+    writer.finish(views).unwrap()
 }

@@ -136,15 +136,15 @@ impl View {
         out.document_starts.clear();
         out.len = 0;
         for run in self.runs(row)? {
-            let document = split.try_document(run.document)?;
+            let tokens = split.tokens(run.document)?;
             let (start, length) = (run.offset as usize, run.length as usize);
             let past_row = capacity - out.len < length;
-            if past_row || document.tokens.len().saturating_sub(start) < length || length == 0 {
+            if past_row || tokens.len().saturating_sub(start) < length || length == 0 {
                 return Err(self.damaged(row, &format!("{run:?} does not fit")));
             }
             // Lossless: a row has at most MAX_SEQ_LEN + 1 positions.
             out.document_starts.push(u32::try_from(out.len).expect("positions of a row fit u32"));
-            document.tokens.copy_to_i64(start..start + length, &mut out.tokens[out.len..out.len + length]);
+            tokens.copy_to_i64(start..start + length, &mut out.tokens[out.len..out.len + length]);
             out.len += length;
         }
         out.tokens[out.len..].fill(self.eod);
@@ -207,7 +207,7 @@ impl View {
     fn verify_row(&self, split: &Split, row: u64, next_run: &mut u64) -> Result<u64> {
         let mut tokens = 0;
         for run in self.runs(row)? {
-            let length = split.try_document(run.document)?.tokens.len() as u64;
+            let length = split.tokens(run.document)?.len() as u64;
             if run.length == 0 || u64::from(run.offset) + u64::from(run.length) > length {
                 return Err(
                     self.damaged(row, &format!("{run:?} does not lie in its document of {length} tokens"))
@@ -306,7 +306,7 @@ fn write_rows(file: &mut AtomicFile, packing: &Packing<'_>) -> Result<()> {
     })?;
     packing.for_each_row(|runs| {
         for run in runs {
-            let mut bytes = [0; RUN_BYTES as usize];
+            let mut bytes = [0u8; 16];
             bytes[..8].copy_from_slice(&run.document.to_le_bytes());
             bytes[8..12].copy_from_slice(&run.offset.to_le_bytes());
             bytes[12..].copy_from_slice(&run.length.to_le_bytes());

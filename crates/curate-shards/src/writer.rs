@@ -14,11 +14,11 @@ use crate::atomic::{AtomicFile, DirectoryLock, TEMPORARY_SUFFIX, remove_if_prese
 use crate::error::{Error, Result};
 use crate::format::{Width, check_seq_len, hex, is_shard_or_view_name, shard_stem, write_idx};
 use crate::manifest::{
-    DomainCount, FORMAT_VERSION, FileManifest, Manifest, ShardHashes, ShardManifest, SplitManifest,
-    TokenizerInfo, ViewManifest,
+    FORMAT_VERSION, FileManifest, Manifest, ShardHashes, ShardManifest, SplitManifest, TokenizerInfo,
+    ViewManifest,
 };
 use crate::packing::ViewOptions;
-use crate::reader::{ShardSet, Split};
+use crate::reader::{Counts, ShardSet, Split};
 use crate::splits::Splits;
 use crate::view::write_view;
 use crate::vocabulary::{self, Vocabulary};
@@ -445,8 +445,8 @@ struct SplitWriter {
     name: String,
     closed: Vec<ShardManifest>,
     open: Option<OpenShard>,
-    /// Documents, tokens and bytes by domain.
-    domains: Vec<(u64, u64, u64)>,
+    /// By number of the domain.
+    domains: Vec<Counts>,
 }
 
 impl SplitWriter {
@@ -476,10 +476,9 @@ impl SplitWriter {
         shard.append(doc, domain, encoded)?;
         let domain = usize::from(domain);
         if self.domains.len() <= domain {
-            self.domains.resize(domain + 1, (0, 0, 0));
+            self.domains.resize(domain + 1, Counts::default());
         }
-        let count = &mut self.domains[domain];
-        *count = (count.0 + 1, count.1 + tokens, count.2 + u64::from(doc.n_bytes));
+        self.domains[domain].add(tokens, doc.n_bytes);
         Ok(())
     }
 
@@ -488,19 +487,12 @@ impl SplitWriter {
             self.closed.push(shard.close(dir, width)?);
         }
         let sum = |count: fn(&ShardManifest) -> u64| self.closed.iter().map(count).sum();
-        let counts = self.domains.iter().zip(names).filter(|((documents, ..), _)| *documents > 0);
+        let present = self.domains.iter().zip(names).filter(|(counts, _)| counts.documents > 0);
         Ok(SplitManifest {
             tokens: sum(|shard| shard.tokens),
             documents: sum(|shard| shard.documents),
             bytes: sum(|shard| shard.bytes),
-            domains: counts
-                .map(|(&(documents, tokens, bytes), name)| DomainCount {
-                    domain: name.clone(),
-                    documents,
-                    tokens,
-                    bytes,
-                })
-                .collect(),
+            domains: present.map(|(counts, name)| counts.of_domain(name)).collect(),
             name: self.name,
             shards: self.closed,
         })

@@ -1,0 +1,11 @@
+//! The crate as its users see it: sets are written to disk and read back.
+//!
+//! - `round_trip`: what is written is what is read, here and by an independent reader of the formats.
+//! - `writer`: refusals, leftovers of interrupted runs, replacing, views added later.
+//! - `damage`: files that were cut or changed.
+//! - `support`: small corpora, directories, the independent reader.
+
+mod damage;
+mod round_trip;
+mod support;
+mod writer;
