@@ -1,1 +1,17 @@
+//! One integration binary that drives the real `curate`, one module per command and one per promise.
+//!
+//! What belongs where: a command's own behaviour in the module of its name; what holds for all commands (threads,
+//! pipes, exit codes, closed pipes) in `promises`; whole paths from text to perplexity in `paths`.
 
+#![allow(clippy::print_stdout)] // messages of skipped tests
+
+mod support;
+
+mod read;
+mod clean;
+mod dedup;
+mod tokens;
+mod run;
+mod promises;
+mod help;
+mod paths;

@@ -233,9 +233,11 @@ def make(cuda, use_installed):
     way = "%s %s" % ("cuda" if cuda else "link", site) if site else "light"
     STAMP.write_text("%s %s %s\n" % (TORCH, LAYOUT, way))
     discard(HOME / "pip")
+    if not (site and (HOME / "venv") in site.parents):
+        discard(HOME / "venv")
     kept = sum(f.stat().st_size for f in HOME.rglob("*") if f.is_file() and not f.is_symlink())
-    numbers = (way, megabytes(size), megabytes(kept), time.monotonic() - start)
-    say("done (%s): %s downloaded, %s on disk, %.0f s" % numbers)
+    fetched = megabytes(size) + " downloaded, " if size else ""
+    say("done (%s): %s%s on disk, %.0f s" % (way, fetched, megabytes(kept), time.monotonic() - start))
 
 
 def discard(path):

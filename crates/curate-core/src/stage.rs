@@ -68,6 +68,21 @@ pub trait Mapper: Sync {
     ) -> Work<Self::Work>;
 }
 
+/// A mapper lent to a run.
+impl<M: Mapper> Mapper for &M {
+    type Work = M::Work;
+    type Scratch = M::Scratch;
+
+    fn map(
+        &self,
+        doc: &mut Document<'_>,
+        scratch: &mut Self::Scratch,
+        counters: &mut Counters,
+    ) -> Work<Self::Work> {
+        (**self).map(doc, scratch, counters)
+    }
+}
+
 /// The half of a stage that sees documents in input order, one at a time.
 ///
 /// Called only for documents whose mapper returned [`Work::Pending`]. Whatever state it keeps grows as its own
@@ -76,6 +91,15 @@ pub trait Gate: Send {
     type Work: 'static;
 
     fn admit(&mut self, doc: &Document<'_>, work: Self::Work) -> Result<Verdict>;
+}
+
+/// A gate lent to a run: its owner can ask it afterwards what it saw.
+impl<G: Gate + ?Sized> Gate for &mut G {
+    type Work = G::Work;
+
+    fn admit(&mut self, doc: &Document<'_>, work: Self::Work) -> Result<Verdict> {
+        (**self).admit(doc, work)
+    }
 }
 
 /// The work of a mapper that always decides: it has no value.

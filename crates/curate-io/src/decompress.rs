@@ -62,11 +62,13 @@ impl ReadAhead {
         let (send, chunks) = sync_channel(CHUNKS_AHEAD);
         thread::spawn(move || {
             loop {
-                let mut chunk = vec![0; READ_BYTES];
-                let outcome = inner.read(&mut chunk).map(|n| {
-                    chunk.truncate(n);
-                    chunk
-                });
+                let mut chunk = Vec::with_capacity(READ_BYTES);
+                let outcome = inner.by_ref().take(READ_BYTES as u64).read_to_end(&mut chunk);
+                if outcome.is_err() && !chunk.is_empty() {
+                    // What was decoded before the fault is still good.
+                    let _ = send.send(Ok(std::mem::take(&mut chunk)));
+                }
+                let outcome = outcome.map(|_| chunk);
                 let done = !matches!(&outcome, Ok(chunk) if !chunk.is_empty());
                 // A closed channel means that nobody reads any more.
                 if send.send(outcome).is_err() || done {

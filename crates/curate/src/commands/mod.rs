@@ -1,0 +1,29 @@
+//! The commands, one file each.
+
+pub(crate) mod read;
+pub(crate) mod clean;
+pub(crate) mod dedup;
+pub(crate) mod train_tokenizer;
+pub(crate) mod tokenize;
+pub(crate) mod pack;
+pub(crate) mod run;
+pub(crate) mod trainer;
+pub(crate) mod generate;
+
+use crate::cli::{Cli, Command};
+use crate::failure::{Exit, Result};
+
+pub(crate) fn execute(cli: Cli) -> Result<Exit> {
+    match cli.command {
+        Command::Read(command) => read::execute(&command),
+        Command::Clean(command) => clean::execute(&command),
+        Command::Dedup(command) => dedup::execute(&command),
+        Command::TrainTokenizer(command) => train_tokenizer::execute(&command),
+        Command::Tokenize(command) => tokenize::execute(&command),
+        Command::Pack(command) => pack::execute(&command),
+        Command::Run(command) => run::execute(&command),
+        Command::Train(command) => trainer::train(&command),
+        Command::Eval(command) => trainer::eval(&command),
+        Command::Generate(command) => generate::execute(&command),
+    }
+}

@@ -1,0 +1,182 @@
+//! `curate tokenize`: which ids is this text?
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::Args;
+use curate_core::{Document, Error, Gate, Verdict};
+use curate_io::Output;
+use curate_shards::{ShardSetWriter, TokenDocument};
+use curate_tokenize::{EncodedDocument, LoadOptions, StreamHeader, TokenStreamWriter, Tokenizer};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::chain::{Chain, Ending, Kind, Link, parameters};
+use crate::cli::StreamOptions;
+use crate::failure::{Exit, Failure, Result};
+use crate::summary::{Extra, bytes, thousands};
+
+/// Turn texts into token ids, a stream for `curate pack`
+///
+/// Ids are those of the tokenizer's own library, without added special tokens; each document ends in the
+/// tokenizer's end-of-document token. A special token written out in a text is plain text unless --parse-special
+/// is given. The output is an Arrow IPC stream that carries the tokenizer with it.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  curate tokenize --tokenizer gpt2.json < unique.jsonl | curate pack --seq-len 1024 -o shards/\n  curate tokenize --tokenizer bytes corpus/ -o corpus.arrows")]
+pub(crate) struct TokenizeCommand {
+    #[command(flatten)]
+    stage: TokenizeOptions,
+
+    #[command(flatten)]
+    stream: StreamOptions,
+
+    /// Write the token stream to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// The options of the stage itself.
+#[derive(Args, Debug, Clone, Serialize)]
+pub(crate) struct TokenizeOptions {
+    /// A Hugging Face tokenizer.json, or a built-in: bytes, or char:FILE (the characters of FILE)
+    #[arg(long, value_name = "SPEC")]
+    tokenizer: String,
+
+    /// The token that ends each document [default: the tokenizer's own, such as <|endoftext|>]
+    #[arg(long, value_name = "TOKEN")]
+    eod: Option<String>,
+
+    /// Let special tokens that are written out in a text become those tokens
+    #[arg(long)]
+    parse_special: bool,
+}
+
+impl TokenizeOptions {
+    pub(crate) fn load(&self) -> Result<Tokenizer> {
+        let options = LoadOptions { eod: self.eod.clone(), parse_special: self.parse_special };
+        Ok(Tokenizer::load(&self.tokenizer, &options)?)
+    }
+
+    /// The stage that encodes with `tokenizer` and hands the ids to `end`.
+    pub(crate) fn prepare(&self, tokenizer: Tokenizer, end: TokenEnd) -> Link {
+        Link {
+            kind: Kind::Tokenize(Box::new(tokenizer), Box::new(end)),
+            logs: Vec::new(),
+            parameters: parameters(self),
+        }
+    }
+}
+
+pub(crate) fn execute(command: &TokenizeCommand) -> Result<Exit> {
+    let tokenizer = command.stage.load()?;
+    let end = TokenEnd::stream(command.output.clone(), &tokenizer)?;
+    let chain = Chain {
+        command: "tokenize",
+        links: vec![command.stage.prepare(tokenizer, end)],
+        ending: Ending::Gate,
+        stream: &command.stream,
+        canonical: false,
+    };
+    chain.run(|links| {
+        let Some(Link { kind: Kind::Tokenize(_, end), .. }) = links.last_mut() else { return Ok(Vec::new()) };
+        end.finish_stream()?;
+        Ok(vec![end.extra()])
+    })
+}
+
+/// Where encoded documents go: a token stream, or straight into shards.
+pub(crate) struct TokenEnd {
+    writer: Option<Writer>,
+    documents: u64,
+    tokens: u64,
+    text_bytes: u64,
+}
+
+enum Writer {
+    Stream(Box<TokenStreamWriter<Output>>),
+    Shards(Box<ShardSetWriter>),
+}
+
+impl TokenEnd {
+    fn new(writer: Writer) -> Self {
+        Self { writer: Some(writer), documents: 0, tokens: 0, text_bytes: 0 }
+    }
+
+    /// A token stream into a file, or onto stdout if that is not a terminal.
+    pub(crate) fn stream(path: Option<PathBuf>, tokenizer: &Tokenizer) -> Result<Self> {
+        if path.is_none() && std::io::stdout().is_terminal() {
+            return Err(Failure::new("a token stream is binary and stdout is a terminal")
+                .with_hint("pipe it into `curate pack`, or write it to a file with -o"));
+        }
+        let output = Output::create(path.as_deref())?;
+        let header = StreamHeader::new(tokenizer, "{}");
+        Ok(Self::new(Writer::Stream(Box::new(TokenStreamWriter::new(output, &header)?))))
+    }
+
+    pub(crate) fn shards(writer: ShardSetWriter) -> Self {
+        Self::new(Writer::Shards(Box::new(writer)))
+    }
+
+    pub(crate) fn finish_stream(&mut self) -> Result<()> {
+        if let Some(Writer::Stream(writer)) = self.writer.take() {
+            writer.finish()?.finish()?;
+        }
+        Ok(())
+    }
+
+    /// The shard writer, to be finished by its owner.
+    pub(crate) fn take_shards(&mut self) -> Option<ShardSetWriter> {
+        match self.writer.take() {
+            Some(Writer::Shards(writer)) => Some(*writer),
+            other => {
+                self.writer = other;
+                None
+            }
+        }
+    }
+
+    pub(crate) fn extra(&self) -> Extra {
+        let Self { documents, tokens, text_bytes, .. } = *self;
+        let line = format!(
+            "{} tokens of {} documents, {} of text, {:.2} bytes a token",
+            thousands(tokens),
+            thousands(documents),
+            bytes(text_bytes),
+            text_bytes as f64 / (tokens.max(1) as f64)
+        );
+        let value = json!({ "documents": documents, "tokens": tokens, "text_bytes": text_bytes });
+        Extra { name: "tokens", value, lines: vec![line] }
+    }
+}
+
+impl Gate for TokenEnd {
+    type Work = EncodedDocument;
+
+    fn admit(&mut self, _doc: &Document<'_>, doc: EncodedDocument) -> curate_core::Result<Verdict> {
+        self.documents += 1;
+        self.tokens += doc.tokens.len() as u64;
+        self.text_bytes += u64::from(doc.n_bytes);
+        match &mut self.writer {
+            Some(Writer::Stream(writer)) => writer.push(&doc).map_err(write_error)?,
+            Some(Writer::Shards(writer)) => {
+                let doc =
+                    TokenDocument { tokens: &doc.tokens, n_bytes: doc.n_bytes, domain: &doc.source, key: doc.key };
+                writer.push(&doc).map_err(Error::other)?;
+            }
+            None => unreachable!("finished only after the run"),
+        }
+        Ok(Verdict::Keep)
+    }
+}
+
+/// A token stream's error; a closed pipe among its causes is what ends the run.
+fn write_error(error: curate_tokenize::Error) -> Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(e) = cause {
+        if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
+            return Error::ClosedPipe;
+        }
+        cause = e.source();
+    }
+    Error::other(error)
+}

@@ -1,0 +1,101 @@
+//! `curate train` and `curate eval`: hand over to `curate-train`, the only binary that needs libtorch.
+
+use std::convert::Infallible;
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Args;
+
+use crate::failure::{Exit, Failure, Result};
+
+/// The libtorch that curate-train is built for.
+const TORCH_VERSION: &str = "2.11.0";
+const TRAINER: &str = "curate-train";
+
+/// Train a causal language model on shards (`curate train --help` for its options)
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct TrainCommand {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    args: Vec<OsString>,
+}
+
+/// Score a trained model on a held-out split: perplexity and bits per byte
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct EvalCommand {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    args: Vec<OsString>,
+}
+
+pub(crate) fn train(command: &TrainCommand) -> Result<Exit> {
+    match become_trainer("train", &command.args)? {}
+}
+
+pub(crate) fn eval(command: &EvalCommand) -> Result<Exit> {
+    match become_trainer("eval", &command.args)? {}
+}
+
+/// Replaces this process with `curate-train COMMAND ARGS`; returns only if that fails.
+pub(crate) fn become_trainer(command: &str, args: &[OsString]) -> Result<Infallible> {
+    let build = "python3 tools/bootstrap.py && cargo build --release --workspace";
+    let trainer = find_trainer().ok_or_else(|| {
+        Failure::new(format!("`curate {command}` needs {TRAINER}, which is neither beside curate nor on PATH"))
+            .with_hint(format!("in the curate repository run: {build}"))
+    })?;
+    let mut process = Command::new(&trainer);
+    process.arg(command).args(args);
+    if let Some(lib) = find_libtorch(&trainer) {
+        let mut path = lib.into_os_string();
+        if let Some(own) = env::var_os("LD_LIBRARY_PATH") {
+            path.push(":");
+            path.push(own);
+        }
+        process.env("LD_LIBRARY_PATH", path);
+    }
+    let error = process.exec();
+    Err(Failure::new(error.to_string()).context(format!("cannot run {}", trainer.display())))
+}
+
+/// The trainer beside our own executable, else the one on PATH.
+fn find_trainer() -> Option<PathBuf> {
+    let beside = env::current_exe().ok()?.with_file_name(TRAINER);
+    if beside.is_file() {
+        return Some(beside);
+    }
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|dir| dir.join(TRAINER)).find(|p| p.is_file())
+}
+
+/// Where libtorch lies, if it can be told: what `CURATE_LIBTORCH` says, a `.libtorch` above the trainer, or the
+/// one that Python has. Without an answer the trainer's own RUNPATH decides.
+fn find_libtorch(trainer: &Path) -> Option<PathBuf> {
+    if let Some(path) = env::var_os("CURATE_LIBTORCH") {
+        return Some(PathBuf::from(path));
+    }
+    let above = trainer.ancestors().skip(1).map(|dir| dir.join(".libtorch/torch/lib"));
+    if let Some(lib) = above.into_iter().find(|lib| is_our_libtorch(lib)) {
+        return fs::canonicalize(lib).ok();
+    }
+    let lib = python_torch()?.join("lib");
+    is_our_libtorch(&lib).then_some(lib)
+}
+
+/// True if the folder holds libtorch of the version that the trainer was built for, as far as can be told.
+fn is_our_libtorch(lib: &Path) -> bool {
+    let version = fs::read_to_string(lib.join("../version.py"));
+    lib.join("libtorch_cpu.so").exists() && version.map_or(true, |text| text.contains(TORCH_VERSION))
+}
+
+/// The folder of Python's torch package; it is looked up, not imported.
+fn python_torch() -> Option<PathBuf> {
+    let script = "import importlib.util as u; s = u.find_spec('torch'); \
+                  print(s.submodule_search_locations[0] if s else '')";
+    let output = Command::new("python3").args(["-c", script]).output().ok()?;
+    let path = String::from_utf8(output.stdout).ok()?;
+    Some(PathBuf::from(path.trim())).filter(|p| !p.as_os_str().is_empty())
+}

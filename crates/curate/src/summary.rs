@@ -1,0 +1,217 @@
+//! The closing report of a command: a table for people, the same as JSON for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use curate_core::{Report, StageReport};
+use curate_io::write_atomically;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::chain::{Kind, Link};
+use crate::cli::StreamOptions;
+use crate::failure::{Exit, Result};
+use crate::ui;
+use crate::usage::Usage;
+
+/// Something that a stage has to say beyond the common counts.
+pub(crate) struct Extra {
+    /// Its name in the JSON report.
+    pub(crate) name: &'static str,
+    pub(crate) value: Value,
+    /// Lines for the table.
+    pub(crate) lines: Vec<String>,
+}
+
+pub(crate) struct Summary<'s> {
+    pub(crate) command: &'s str,
+    pub(crate) parameters: Value,
+    pub(crate) report: Report,
+    pub(crate) extras: Vec<Extra>,
+    pub(crate) seconds: f64,
+    pub(crate) usage: Usage,
+}
+
+/// The report as it is written with `--report`.
+#[derive(Serialize)]
+struct JsonReport<'s> {
+    command: &'s str,
+    version: &'static str,
+    parameters: &'s Value,
+    read: u64,
+    kept: u64,
+    dropped: BTreeMap<&'s str, u64>,
+    malformed: u64,
+    malformed_samples: &'s [curate_core::Malformed],
+    bytes_in: u64,
+    bytes_out: u64,
+    text_bytes_in: u64,
+    text_bytes_out: u64,
+    stages: &'s [StageReport],
+    #[serde(flatten)]
+    extras: Map<String, Value>,
+    seconds: f64,
+    cpu_seconds: f64,
+    peak_rss_bytes: u64,
+}
+
+impl Summary<'_> {
+    /// Prints the table, writes the JSON report, and says how the command ended.
+    pub(crate) fn publish(&self, stream: &StreamOptions, links: &[Link]) -> Result<Exit> {
+        if let Some(path) = &stream.report {
+            let mut json = serde_json::to_vec_pretty(&self.json()).expect("a report is plain data");
+            json.push(b'\n');
+            write_atomically(path, &json)?;
+        }
+        if !stream.voice.quiet {
+            ui::say(self.table().trim_end());
+            for warning in self.warnings(links) {
+                ui::warn(&warning);
+            }
+        }
+        let allowed = stream.max_malformed * self.report.read as f64;
+        if self.report.malformed as f64 > allowed {
+            ui::warn(&format!(
+                "{} of {} records are malformed, more than --max-malformed {} allows",
+                self.report.malformed, self.report.read, stream.max_malformed
+            ));
+            return Ok(Exit::BadData);
+        }
+        Ok(Exit::Done)
+    }
+
+    fn json(&self) -> JsonReport<'_> {
+        let report = &self.report;
+        let mut dropped = BTreeMap::new();
+        for (reason, n) in report.stages.iter().flat_map(|s| &s.dropped) {
+            *dropped.entry(reason.as_str()).or_default() += n;
+        }
+        JsonReport {
+            command: self.command,
+            version: env!("CARGO_PKG_VERSION"),
+            parameters: &self.parameters,
+            read: report.read,
+            kept: report.kept,
+            dropped,
+            malformed: report.malformed,
+            malformed_samples: &report.malformed_samples,
+            bytes_in: report.bytes_in,
+            bytes_out: report.bytes_out,
+            text_bytes_in: report.text_bytes_in,
+            text_bytes_out: report.text_bytes_out,
+            stages: &report.stages,
+            extras: self.extras.iter().map(|e| (e.name.to_owned(), e.value.clone())).collect(),
+            seconds: self.seconds,
+            cpu_seconds: self.usage.cpu_seconds,
+            peak_rss_bytes: self.usage.peak_rss_bytes,
+        }
+    }
+
+    fn table(&self) -> String {
+        let report = &self.report;
+        let mut out = String::new();
+        let mut line = |text: String| writeln!(out, "{text}").expect("writing to a String cannot fail");
+        line(format!(
+            "{}: {} documents, {} of text in; {} ({}), {} out",
+            self.command,
+            thousands(report.read),
+            bytes(report.text_bytes_in),
+            thousands(report.kept),
+            percent(report.kept, report.read),
+            bytes(report.text_bytes_out),
+        ));
+        for stage in &report.stages {
+            if report.stages.len() > 1 {
+                line(format!(
+                    "  {:<26}{:>12} in {:>12} out {:>12} of text out",
+                    stage.name,
+                    thousands(stage.read),
+                    thousands(stage.kept),
+                    bytes(stage.text_bytes_out)
+                ));
+            }
+            for (reason, n) in by_count(&stage.dropped) {
+                line(format!("    {reason:<24}{:>12} {:>7} dropped", thousands(n), percent(n, stage.read)));
+            }
+            for (name, n) in &stage.counters {
+                line(format!("    {name:<24}{:>12}", thousands(*n)));
+            }
+        }
+        if report.malformed > 0 {
+            line(format!("    {:<24}{:>12} {:>7}", "malformed", thousands(report.malformed), percent(report.malformed, report.read)));
+            for sample in report.malformed_samples.iter().take(3) {
+                line(format!("      {sample}"));
+            }
+        }
+        for text in self.extras.iter().flat_map(|e| &e.lines) {
+            line(format!("  {text}"));
+        }
+        line(format!(
+            "  {:.1} s, {:.1} CPU-s, {} peak memory",
+            self.seconds,
+            self.usage.cpu_seconds,
+            bytes(self.usage.peak_rss_bytes)
+        ));
+        out
+    }
+
+    /// Rules that never fired on a corpus large enough to wonder about it, and sources that lost most of their documents.
+    fn warnings(&self, links: &[Link]) -> Vec<String> {
+        const ENOUGH_DOCUMENTS: u64 = 1000;
+        let mut warnings = Vec::new();
+        for (link, stage) in links.iter().zip(&self.report.stages) {
+            let Kind::Clean(cleaner) = &link.kind else { continue };
+            let silent: Vec<&str> =
+                cleaner.reasons().into_iter().filter(|r| !stage.dropped.contains_key(*r)).collect();
+            if stage.read >= ENOUGH_DOCUMENTS && !silent.is_empty() {
+                warnings.push(format!("rules that never fired: {}", silent.join(", ")));
+            }
+        }
+        warnings
+    }
+}
+
+/// Reasons, most frequent first; equal ones by name.
+fn by_count(reasons: &BTreeMap<String, u64>) -> Vec<(&str, u64)> {
+    let mut rows: Vec<(&str, u64)> = reasons.iter().map(|(reason, n)| (reason.as_str(), *n)).collect();
+    rows.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    rows
+}
+
+/// `1234567` as `1,234,567`.
+pub(crate) fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A size in the largest decimal unit that leaves at least one whole.
+pub(crate) fn bytes(n: u64) -> String {
+    const UNITS: [(&str, f64); 4] = [("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
+    match UNITS.iter().find(|(_, size)| n as f64 >= *size) {
+        Some((unit, size)) => format!("{:.1} {unit}", n as f64 / size),
+        None => format!("{n} B"),
+    }
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(["0", "999", "1,000", "1,234,567"], [0, 999, 1000, 1_234_567].map(thousands).each_ref().map(String::as_str));
+        assert_eq!(["0 B", "999 B", "1.0 kB", "39.1 MB", "1.2 TB"], [0, 999, 1000, 39_100_000, 1_200_000_000_000].map(bytes).each_ref().map(String::as_str));
+        assert_eq!((percent(1, 3).as_str(), percent(0, 0).as_str()), ("33.3 %", "-"));
+    }
+}

@@ -1,0 +1,22 @@
+//! The complete help is one snapshot, so that a change of the command line is seen in review.
+
+use std::fs;
+
+use crate::support::{curate, root};
+
+const COMMANDS: [&str; 7] = ["read", "clean", "dedup", "train-tokenizer", "tokenize", "pack", "run"];
+
+/// Set `CURATE_UPDATE_SNAPSHOTS=1` to write the snapshot anew.
+#[test]
+fn the_help_is_the_snapshot() {
+    let mut all = curate(["--help"], "").ok().stdout().to_owned();
+    for command in COMMANDS {
+        all += &format!("\n==== curate {command} --help\n\n{}", curate([command, "--help"], "").ok().stdout());
+    }
+    let path = root().join("tests/help.txt");
+    if std::env::var_os("CURATE_UPDATE_SNAPSHOTS").is_some() {
+        fs::write(&path, &all).unwrap();
+    }
+    let snapshot = fs::read_to_string(&path).unwrap_or_default();
+    assert!(all == snapshot, "the help has changed: run with CURATE_UPDATE_SNAPSHOTS=1 and look at the difference");
+}
