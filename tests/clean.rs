@@ -19,8 +19,12 @@ fn good_documents_stay_untouched_and_poor_ones_go_with_a_reason() {
     assert_eq!(rejected["text"], "three words only", "a reject can be read again");
     assert_eq!(rejected["rejected"]["stage"], "clean");
     assert_eq!(rejected["rejected"]["reason"], "too_few_words");
-    assert_eq!((&rejected["rejected"]["value"], &rejected["rejected"]["threshold"]), (&3.0.into(), &50.0.into()));
-    let again = curate(["clean".as_ref(), "--recipe".as_ref(), "none".as_ref(), rejects.as_os_str()], "").ok();
+    assert_eq!(
+        (&rejected["rejected"]["value"], &rejected["rejected"]["threshold"]),
+        (&3.0.into(), &50.0.into())
+    );
+    let again =
+        curate(["clean".as_ref(), "--recipe".as_ref(), "none".as_ref(), rejects.as_os_str()], "").ok();
     assert!(again.stdout().contains("\"rejected\""));
 }
 
@@ -29,7 +33,10 @@ fn an_edited_document_keeps_its_other_fields() {
     let text = prose(100).trim_end().replace(' ', "\u{a0}").replacen('\u{a0}', " \r\n", 1);
     let input = format!("{{\"n\" : 1.0, \"text\": {}, \"z\":[ ]}}\n", serde_json::json!(text));
     let out = curate(["clean", "--recipe", "none"], &input).ok();
-    let expected = format!("{{\"n\" : 1.0, \"text\": {}, \"z\":[ ]}}\n", serde_json::json!(text.replacen(" \r\n", "\n", 1)));
+    let expected = format!(
+        "{{\"n\" : 1.0, \"text\": {}, \"z\":[ ]}}\n",
+        serde_json::json!(text.replacen(" \r\n", "\n", 1))
+    );
     assert_eq!(out.stdout(), expected);
 }
 
@@ -49,7 +56,7 @@ fn a_recipe_file_is_checked_before_anything_is_read() {
     let dir = Scratch::new();
     let recipe = dir.file(
         "mine.toml",
-        "name = \"mine\"\ndescription = \"d\"\nsource = \"ours\"\nwords = \"whitespace\"\n[[rule]]\nreason = \"too_few_words\"\ndrop_if = \"wrds < 3\"\n",
+        "name = \"mine\"\ndescription = \"d\"\nsource = \"ours\"\nwords = \"whitespace\"\nnormalise = true\n[[rule]]\nreason = \"too_few_words\"\ndrop_if = \"wrds < 3\"\n",
     );
     let out = curate(["clean".as_ref(), "--recipe".as_ref(), recipe.as_os_str()], "").expect(2);
     assert!(out.stderr.contains("wrds") && out.stderr.contains("words"), "{}", out.stderr);
@@ -60,7 +67,8 @@ fn the_report_adds_up() {
     let dir = Scratch::new();
     let json = dir.path("report.json");
     let input = crate::support::corpus(300);
-    let out = curate(["clean".as_ref(), "--report".as_ref(), json.as_os_str(), "--quiet".as_ref()], &input).ok();
+    let out =
+        curate(["clean".as_ref(), "--report".as_ref(), json.as_os_str(), "--quiet".as_ref()], &input).ok();
     assert_eq!(out.stderr, "");
     let report = report(&json);
     let n = |key: &str| report[key].as_u64().unwrap();

@@ -12,7 +12,9 @@ fn story(seed: u64, words: usize) -> String {
 }
 
 fn ids(out: &str) -> Vec<String> {
-    out.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["id"].as_str().unwrap().to_owned()).collect()
+    out.lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap()["id"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -29,11 +31,14 @@ fn the_first_copy_stays_and_each_removal_has_its_proof() {
         line("shouted", &a.to_uppercase()),
     ]
     .concat();
-    let out = curate(["dedup".as_ref(), "--minhash".as_ref(), "--removed".as_ref(), removed.as_os_str()], &input).ok();
+    let out =
+        curate(["dedup".as_ref(), "--minhash".as_ref(), "--removed".as_ref(), removed.as_os_str()], &input)
+            .ok();
     assert_eq!(ids(out.stdout()), ["a", "other"]);
     let proofs: Vec<Value> =
         fs::read_to_string(&removed).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    let proof = |i: usize| (proofs[i]["id"].as_str(), proofs[i]["reason"].as_str(), proofs[i]["dup_of"].as_str());
+    let proof =
+        |i: usize| (proofs[i]["id"].as_str(), proofs[i]["reason"].as_str(), proofs[i]["dup_of"].as_str());
     assert_eq!(proof(0), (Some("same"), Some("exact_duplicate"), Some("a")));
     assert_eq!(proof(1), (Some("near"), Some("near_duplicate"), Some("a")));
     assert_eq!(proof(2), (Some("shouted"), Some("near_duplicate"), Some("a")));

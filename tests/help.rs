@@ -11,12 +11,16 @@ const COMMANDS: [&str; 7] = ["read", "clean", "dedup", "train-tokenizer", "token
 fn the_help_is_the_snapshot() {
     let mut all = curate(["--help"], "").ok().stdout().to_owned();
     for command in COMMANDS {
-        all += &format!("\n==== curate {command} --help\n\n{}", curate([command, "--help"], "").ok().stdout());
+        all +=
+            &format!("\n==== curate {command} --help\n\n{}", curate([command, "--help"], "").ok().stdout());
     }
     let path = root().join("tests/help.txt");
     if std::env::var_os("CURATE_UPDATE_SNAPSHOTS").is_some() {
         fs::write(&path, &all).unwrap();
     }
     let snapshot = fs::read_to_string(&path).unwrap_or_default();
-    assert!(all == snapshot, "the help has changed: run with CURATE_UPDATE_SNAPSHOTS=1 and look at the difference");
+    assert!(
+        all == snapshot,
+        "the help has changed: run with CURATE_UPDATE_SNAPSHOTS=1 and look at the difference"
+    );
 }

@@ -8,7 +8,9 @@ use crate::support::{CURATE, Scratch, corpus, report, shell};
 fn trainer_is_built() -> bool {
     let built = Path::new(CURATE).with_file_name("curate-train").exists();
     if !built {
-        println!("skipped: curate-train is not built (python3 tools/bootstrap.py && cargo build --workspace)");
+        println!(
+            "skipped: curate-train is not built (python3 tools/bootstrap.py && cargo build --workspace)"
+        );
     }
     built
 }
@@ -20,7 +22,11 @@ fn without_the_trainer_the_one_command_is_named() {
     std::fs::copy(CURATE, &alone).unwrap();
     let line = format!("PATH=/nowhere {} train shards", alone.display());
     let out = shell(&line, "").expect(2);
-    assert!(out.stderr.contains("python3 tools/bootstrap.py && cargo build --release --workspace"), "{}", out.stderr);
+    assert!(
+        out.stderr.contains("python3 tools/bootstrap.py && cargo build --release --workspace"),
+        "{}",
+        out.stderr
+    );
 }
 
 #[test]

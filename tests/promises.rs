@@ -23,7 +23,10 @@ fn threads_and_blocks_do_not_change_the_output() {
         let reference = with("1", "256K");
         assert!(reference.len() > 10_000, "{command:?}");
         for (threads, block) in [("1", "1K"), ("2", "4K"), ("2", "256K"), ("4", "1K"), ("4", "64K")] {
-            assert!(with(threads, block) == reference, "{command:?} --threads {threads} --block-size {block}");
+            assert!(
+                with(threads, block) == reference,
+                "{command:?} --threads {threads} --block-size {block}"
+            );
         }
     }
 }
@@ -48,7 +51,8 @@ fn rejects_and_proofs_do_not_depend_on_threads() {
 #[test]
 fn a_closed_output_ends_quietly() {
     let dir = Scratch::new();
-    let input = dir.file("big.jsonl", (0..50_000).map(|i| line("a", &format!("{i} ").repeat(100))).collect::<String>());
+    let input = dir
+        .file("big.jsonl", (0..50_000).map(|i| line("a", &format!("{i} ").repeat(100))).collect::<String>());
     let path = input.display();
     for command in ["read", "clean --recipe none", "dedup --exact", "tokenize --tokenizer bytes"] {
         let out = shell(&format!("curate {command} {path} | head -c 10 | wc -c"), "").ok();
@@ -89,13 +93,19 @@ fn one_giant_record_goes_through() {
     let out = curate(["dedup", "--minhash", "-q", "--block-size", "4K"], &input).ok();
     assert!(out.stdout == input.as_bytes());
     let refused = curate(["read", "--max-record-bytes", "1M"], &input).expect(2);
-    assert!(refused.stderr.contains("longer than 1048576 bytes") && refused.stderr.contains("hint"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("longer than 1048576 bytes") && refused.stderr.contains("hint"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]
 fn invalid_utf8_and_nul_are_handled() {
     let mut input = line("a", "fine").into_bytes();
-    input.extend_from_slice(b"{\"id\":\"b\",\"text\":\"bad \xff\"}\n{\"id\":\"c\",\"text\":\"nul \\u0000 escaped\"}\n\0\n");
+    input.extend_from_slice(
+        b"{\"id\":\"b\",\"text\":\"bad \xff\"}\n{\"id\":\"c\",\"text\":\"nul \\u0000 escaped\"}\n\0\n",
+    );
     let out = curate(["read", "--max-malformed", "1"], input).ok();
     assert_eq!(out.stdout().lines().count(), 2);
     assert!(out.stderr.contains("malformed"), "{}", out.stderr);

@@ -30,7 +30,10 @@ fn records_leave_byte_for_byte() {
 fn all_kinds_of_inputs_in_one_run() {
     let dir = Scratch::new();
     dir.file("in/a.jsonl", line("a", "one"));
-    dir.file("in/b/c.jsonl.gz", [gzip(line("c1", "two").as_bytes()), gzip(line("c2", "three").as_bytes())].concat());
+    dir.file(
+        "in/b/c.jsonl.gz",
+        [gzip(line("c1", "two").as_bytes()), gzip(line("c2", "three").as_bytes())].concat(),
+    );
     dir.file("in/b/d.jsonl.zst", zstd_long(line("d", "four").as_bytes()));
     dir.file("in/e.md", "# five\n");
     dir.file("in/f.txt", "six");
@@ -38,7 +41,9 @@ fn all_kinds_of_inputs_in_one_run() {
     dir.file("in/.hidden.txt", "never read");
     let loose = dir.file("unnamed", line("h", "seven"));
     let input = dir.path("in");
-    let out = curate(["read".as_ref(), input.as_os_str(), "-".as_ref(), loose.as_os_str()], line("stdin", "eight")).ok();
+    let out =
+        curate(["read".as_ref(), input.as_os_str(), "-".as_ref(), loose.as_os_str()], line("stdin", "eight"))
+            .ok();
     let texts: Vec<String> = out
         .stdout()
         .lines()
@@ -54,13 +59,19 @@ fn documents_without_an_id_are_named_after_their_place() {
     let path = dir.file("x.jsonl", "{\"text\":\"a\"}\n\n{\"text\":\"b\",\"source\":\"s\"}\n");
     let out = curate(["read".as_ref(), path.as_os_str()], "").ok();
     let name = path.display();
-    let expected = format!("{{\"id\":\"{name}:1\",\"text\":\"a\"}}\n{{\"id\":\"{name}:3\",\"text\":\"b\",\"source\":\"s\"}}\n");
+    let expected = format!(
+        "{{\"id\":\"{name}:1\",\"text\":\"a\"}}\n{{\"id\":\"{name}:3\",\"text\":\"b\",\"source\":\"s\"}}\n"
+    );
     assert_eq!(out.stdout(), expected);
 }
 
 #[test]
 fn nested_text_fields_become_the_schema() {
-    let out = curate(["read", "--text-field", "doc.body", "--id-field", "doc.key"], "{\"doc\":{\"key\":\"k\",\"body\":\"t\"}}\n").ok();
+    let out = curate(
+        ["read", "--text-field", "doc.body", "--id-field", "doc.key"],
+        "{\"doc\":{\"key\":\"k\",\"body\":\"t\"}}\n",
+    )
+    .ok();
     assert_eq!(out.stdout(), "{\"id\":\"k\",\"text\":\"t\"}\n");
 }
 
@@ -68,10 +79,12 @@ fn nested_text_fields_become_the_schema() {
 fn malformed_rows_are_counted_with_file_line_and_offset() {
     let dir = Scratch::new();
     let good = line("a", "fine");
-    let path = dir.file("bad.jsonl", format!("{good}{good}not json\n{good}{{\"id\":\"x\"}}\n{{\"text\":\"cut"));
+    let path =
+        dir.file("bad.jsonl", format!("{good}{good}not json\n{good}{{\"id\":\"x\"}}\n{{\"text\":\"cut"));
     let json = dir.path("report.json");
     let args = |rest: &[&str]| {
-        let mut args: Vec<String> = vec!["read".into(), path.display().to_string(), "--report".into(), json.display().to_string()];
+        let mut args: Vec<String> =
+            vec!["read".into(), path.display().to_string(), "--report".into(), json.display().to_string()];
         args.extend(rest.iter().map(|s| (*s).to_owned()));
         args
     };
@@ -79,7 +92,9 @@ fn malformed_rows_are_counted_with_file_line_and_offset() {
     assert_eq!(out.stdout(), good.repeat(3));
     let report = report(&json);
     assert_eq!((&report["read"], &report["kept"], &report["malformed"]), (&6.into(), &3.into(), &3.into()));
-    let at = |i: usize| (report["malformed_samples"][i]["line"].as_u64(), report["malformed_samples"][i]["offset"].as_u64());
+    let at = |i: usize| {
+        (report["malformed_samples"][i]["line"].as_u64(), report["malformed_samples"][i]["offset"].as_u64())
+    };
     let row = good.len() as u64;
     assert_eq!(at(0), (Some(3), Some(2 * row)));
     assert_eq!(at(1), (Some(5), Some(3 * row + 9)));
@@ -89,7 +104,11 @@ fn malformed_rows_are_counted_with_file_line_and_offset() {
     let too_many = curate(args(&[]), "").expect(1);
     assert!(too_many.stderr.contains("3 of 6 records are malformed"), "{}", too_many.stderr);
     let strict = curate(args(&["--on-error", "fail"]), "").expect(1);
-    assert!(strict.stderr.contains("error: malformed record") && strict.stderr.contains("hint: "), "{}", strict.stderr);
+    assert!(
+        strict.stderr.contains("error: malformed record") && strict.stderr.contains("hint: "),
+        "{}",
+        strict.stderr
+    );
     let pass = curate(args(&["--on-error", "pass", "--max-malformed", "1"]), "").ok();
     assert!(pass.stdout().contains("not json\n") && pass.stdout().ends_with("{\"text\":\"cut\n"));
 }
@@ -97,12 +116,16 @@ fn malformed_rows_are_counted_with_file_line_and_offset() {
 #[test]
 fn a_truncated_archive_is_an_error_after_what_was_read() {
     let dir = Scratch::new();
-    let text: String = (0..20_000).map(|i| line(&format!("d{i}"), &format!("text {}", i * 7919 % 1000))).collect();
-    for (name, packed) in [("a.jsonl.gz", gzip(text.as_bytes())), ("b.jsonl.zst", zstd_long(text.as_bytes()))] {
+    let text: String =
+        (0..20_000).map(|i| line(&format!("d{i}"), &format!("text {}", i * 7919 % 1000))).collect();
+    for (name, packed) in [("a.jsonl.gz", gzip(text.as_bytes())), ("b.jsonl.zst", zstd_long(text.as_bytes()))]
+    {
         let path = dir.file(name, &packed[..packed.len() / 2]);
         let out = curate(["read".as_ref(), path.as_os_str()], "").expect(2);
         assert!(out.stderr.contains(&format!("error: cannot read {}", path.display())), "{}", out.stderr);
-        assert!(text.starts_with(out.stdout()) && out.stdout().ends_with('\n') && out.stdout().len() > 100_000);
+        assert!(
+            text.starts_with(out.stdout()) && out.stdout().ends_with('\n') && out.stdout().len() > 100_000
+        );
     }
 }
 
@@ -118,7 +141,11 @@ fn outputs_are_compressed_by_name_and_appear_when_complete() {
     }
     assert!(fs::metadata(dir.path("out.jsonl.zst")).unwrap().len() < 1000);
     let failed = dir.path("never.jsonl");
-    curate(["read".as_ref(), "-o".as_ref(), failed.as_os_str(), "--on-error".as_ref(), "fail".as_ref()], "oops\n").expect(1);
+    curate(
+        ["read".as_ref(), "-o".as_ref(), failed.as_os_str(), "--on-error".as_ref(), "fail".as_ref()],
+        "oops\n",
+    )
+    .expect(1);
     assert!(!failed.exists());
     assert_eq!(fs::read_dir(dir.path("")).unwrap().count(), 3, "no temporary is left");
 }

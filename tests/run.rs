@@ -31,7 +31,10 @@ fn fused_and_piped_give_the_same_bytes() {
         }
         let (fused, piped) = (tree(&fused), tree(&piped));
         assert!(fused.len() >= 10);
-        assert_eq!(fused.iter().map(|(name, _)| name).collect::<Vec<_>>(), piped.iter().map(|(name, _)| name).collect::<Vec<_>>());
+        assert_eq!(
+            fused.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            piped.iter().map(|(name, _)| name).collect::<Vec<_>>()
+        );
         for ((name, a), (_, b)) in fused.iter().zip(&piped) {
             assert!(a == b, "{name} differs between the fused run and the pipe ({threads} threads)");
         }
@@ -47,7 +50,8 @@ fn documents_can_be_the_end() {
     );
     let input = corpus(300);
     let fused = curate(["run".as_ref(), pipeline.as_os_str()], &input).ok();
-    let piped = shell("curate clean -q | curate dedup -q --minhash | curate clean -q --recipe none", &input).ok();
+    let piped =
+        shell("curate clean -q | curate dedup -q --minhash | curate clean -q --recipe none", &input).ok();
     assert!(fused.stdout.len() > 10_000);
     assert!(fused.stdout == piped.stdout);
 }
@@ -67,7 +71,10 @@ fn every_shipped_pipeline_is_valid() {
 fn a_wrong_pipeline_stops_before_it_starts() {
     let dir = Scratch::new();
     let output = dir.path("out.jsonl");
-    let text = format!("output = {:?}\n[[stage]]\ncommand = \"clean\"\n[[stage]]\ncommand = \"dedup\"\nminhash = true\ntreshold = 0.7\n", output);
+    let text = format!(
+        "output = {:?}\n[[stage]]\ncommand = \"clean\"\n[[stage]]\ncommand = \"dedup\"\nminhash = true\ntreshold = 0.7\n",
+        output
+    );
     let pipeline = dir.file("wrong.toml", text);
     let out = curate(["run".as_ref(), pipeline.as_os_str()], corpus(5)).expect(2);
     let expected = format!(

@@ -10,7 +10,13 @@ use crate::support::{Scratch, corpus, curate, line, report, shell, tree};
 /// Tokenizes `input` with `tokenizer` and packs it into `dir`.
 fn pack(input: &str, tokenizer: &str, dir: &Path, options: &str) {
     let dir = dir.display();
-    shell(&format!("curate tokenize --quiet --tokenizer '{tokenizer}' | curate pack --quiet -o '{dir}' {options}"), input).ok();
+    shell(
+        &format!(
+            "curate tokenize --quiet --tokenizer '{tokenizer}' | curate pack --quiet -o '{dir}' {options}"
+        ),
+        input,
+    )
+    .ok();
 }
 
 /// The documents of a Megatron index, read from its description alone: 9 bytes of magic, u64 version, u8 type
@@ -46,7 +52,8 @@ fn the_index_is_megatrons() {
     let expected: Vec<Vec<u16>> =
         texts.iter().map(|t| t.bytes().map(u16::from).chain([256]).collect()).collect();
     assert_eq!(documents, expected);
-    let bytes: Vec<u32> = read("train-00000.bytes").chunks(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect();
+    let bytes: Vec<u32> =
+        read("train-00000.bytes").chunks(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect();
     assert_eq!(bytes, texts.map(|t| t.len() as u32));
 }
 
@@ -92,7 +99,9 @@ fn a_trained_tokenizer_serves_the_whole_path() {
     let train = set.split("train").unwrap();
     let texts: Vec<String> = input
         .lines()
-        .filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok()?["text"].as_str().map(str::to_owned))
+        .filter_map(|l| {
+            serde_json::from_str::<serde_json::Value>(l).ok()?["text"].as_str().map(str::to_owned)
+        })
         .collect();
     assert_eq!(train.num_documents(), texts.len() as u64);
     for (i, text) in texts.iter().enumerate() {
@@ -111,7 +120,14 @@ fn special_tokens_in_a_text_are_text() {
     let count = |name: &str, options: &str| {
         let (shards, tokenizer) = (dir.path(name), tokenizer.display());
         let line = line("x", "a <|endoftext|> b");
-        shell(&format!("curate tokenize -q --tokenizer {tokenizer} {options} | curate pack -q --seq-len 8 -o {}", shards.display()), line).ok();
+        shell(
+            &format!(
+                "curate tokenize -q --tokenizer {tokenizer} {options} | curate pack -q --seq-len 8 -o {}",
+                shards.display()
+            ),
+            line,
+        )
+        .ok();
         let set = ShardSet::open(&shards).unwrap();
         let eod = set.manifest().tokenizer.eod;
         let train = set.split("train").unwrap();
@@ -131,7 +147,8 @@ fn a_torn_token_stream_is_an_error_and_leaves_no_shards() {
         assert!(out.stderr.contains("error: cannot pack -"), "{}", out.stderr);
         assert!(!shards.join("manifest.json").exists());
     }
-    let out = curate(["pack", "-o", dir.path("x").to_str().unwrap()], "{\"text\":\"not tokens\"}\n").expect(2);
+    let out =
+        curate(["pack", "-o", dir.path("x").to_str().unwrap()], "{\"text\":\"not tokens\"}\n").expect(2);
     assert!(out.stderr.contains("curate tokenize"), "{}", out.stderr);
 }
 
@@ -146,7 +163,16 @@ fn a_finished_set_is_not_overwritten_unasked() {
     assert!(out.stderr.contains("hint: ") && out.stderr.contains("--force"), "{}", out.stderr);
     assert_eq!(tree(&shards), before);
     let json = dir.path("report.json");
-    let args = ["pack", "--force", "--seq-len", "8", "-o", shards.to_str().unwrap(), "--report", json.to_str().unwrap()];
+    let args = [
+        "pack",
+        "--force",
+        "--seq-len",
+        "8",
+        "-o",
+        shards.to_str().unwrap(),
+        "--report",
+        json.to_str().unwrap(),
+    ];
     curate(args, &stream).ok();
     assert_eq!(report(&json)["shards"]["splits"][0]["tokens"], 3);
 }
@@ -164,4 +190,32 @@ fn unknown_tokenizers_and_alphabets_are_explained() {
     let report = report(&json);
     assert_eq!((&report["read"], &report["kept"]), (&2.into(), &1.into()));
     assert_eq!(report["dropped"]["not_in_alphabet"], 1);
+}
+
+/// `fixtures/shards-vN` was written when format version N was current, from `fixtures/documents.jsonl`.
+#[test]
+fn every_released_shard_format_still_opens() {
+    let fixtures = crate::support::root().join("fixtures");
+    let set = ShardSet::open(&fixtures.join("shards-v1")).unwrap();
+    set.verify().unwrap();
+    let mut texts: Vec<Vec<u8>> = Vec::new();
+    for name in ["train", "val"] {
+        let split = set.split(name).unwrap();
+        assert!(split.num_documents() > 0);
+        for i in 0..split.num_documents() {
+            let tokens: Vec<u32> = split.document(i).tokens.iter().collect();
+            let (eod, bytes) = tokens.split_last().unwrap();
+            assert_eq!(*eod, 256);
+            texts.push(bytes.iter().map(|id| u8::try_from(*id).unwrap()).collect());
+        }
+        assert!(set.view(name, 32).unwrap().num_rows() > 0);
+    }
+    let documents = fs::read_to_string(fixtures.join("documents.jsonl")).unwrap();
+    let mut expected: Vec<Vec<u8>> = documents
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["text"].as_str().unwrap().into())
+        .collect();
+    texts.sort();
+    expected.sort();
+    assert_eq!(texts, expected);
 }

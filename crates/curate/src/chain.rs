@@ -147,7 +147,8 @@ fn summary_parameters<'l>(
     stream: &StreamOptions,
     links: impl Iterator<Item = (&'static str, &'l Value)>,
 ) -> Value {
-    let stages: Vec<Value> = links.map(|(name, p)| serde_json::json!({ "stage": name, "options": p })).collect();
+    let stages: Vec<Value> =
+        links.map(|(name, p)| serde_json::json!({ "stage": name, "options": p })).collect();
     serde_json::json!({ "input": stream, "stages": stages })
 }
 

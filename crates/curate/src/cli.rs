@@ -18,8 +18,8 @@ use crate::ui::ProgressWhen;
 ///     | curate tokenize --tokenizer gpt2.json | curate pack --seq-len 1024 -o shards/
 ///   curate train shards/ && curate eval run/
 ///
-/// The output never depends on the number of threads. Exit codes: 0 done, 1 finished but too many malformed
-/// records, 2 could not run.
+/// The output never depends on the number of threads.
+/// Exit codes: 0 done, 1 finished but too many malformed records, 2 could not run.
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn byte_sizes() {
-        let check = |text: &str, expected: Option<usize>| assert_eq!(byte_size(text).ok(), expected, "{text}");
+        let check =
+            |text: &str, expected: Option<usize>| assert_eq!(byte_size(text).ok(), expected, "{text}");
         check("1", Some(1));
         check("256K", Some(262_144));
         check("2g", Some(2 << 30));

@@ -109,4 +109,10 @@ macro_rules! from_library {
     )*};
 }
 
-from_library!(IoError, curate_clean::Error, curate_dedup::Error, curate_shards::Error, curate_tokenize::Error);
+from_library!(
+    IoError,
+    curate_clean::Error,
+    curate_dedup::Error,
+    curate_shards::Error,
+    curate_tokenize::Error
+);

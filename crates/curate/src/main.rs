@@ -1,12 +1,12 @@
 //! `curate`: turns raw text into training shards and trains a causal language model on them.
 
+mod chain;
 mod cli;
 mod commands;
-mod chain;
-mod summary;
 mod failure;
-mod usage;
+mod summary;
 mod ui;
+mod usage;
 
 use std::process::ExitCode;
 

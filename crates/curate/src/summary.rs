@@ -138,7 +138,12 @@ impl Summary<'_> {
             }
         }
         if report.malformed > 0 {
-            line(format!("    {:<24}{:>12} {:>7}", "malformed", thousands(report.malformed), percent(report.malformed, report.read)));
+            line(format!(
+                "    {:<24}{:>12} {:>7}",
+                "malformed",
+                thousands(report.malformed),
+                percent(report.malformed, report.read)
+            ));
             for sample in report.malformed_samples.iter().take(3) {
                 line(format!("      {sample}"));
             }
@@ -210,8 +215,14 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        assert_eq!(["0", "999", "1,000", "1,234,567"], [0, 999, 1000, 1_234_567].map(thousands).each_ref().map(String::as_str));
-        assert_eq!(["0 B", "999 B", "1.0 kB", "39.1 MB", "1.2 TB"], [0, 999, 1000, 39_100_000, 1_200_000_000_000].map(bytes).each_ref().map(String::as_str));
+        assert_eq!(
+            ["0", "999", "1,000", "1,234,567"],
+            [0, 999, 1000, 1_234_567].map(thousands).each_ref().map(String::as_str)
+        );
+        assert_eq!(
+            ["0 B", "999 B", "1.0 kB", "39.1 MB", "1.2 TB"],
+            [0, 999, 1000, 39_100_000, 1_200_000_000_000].map(bytes).each_ref().map(String::as_str)
+        );
         assert_eq!((percent(1, 3).as_str(), percent(0, 0).as_str()), ("33.3 %", "-"));
     }
 }

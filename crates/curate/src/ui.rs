@@ -60,7 +60,12 @@ const REDRAW: Duration = Duration::from_millis(100);
 
 impl ProgressLine {
     /// Starts drawing, if it is to be drawn at all.
-    pub(crate) fn start(when: ProgressWhen, quiet: bool, label: &str, progress: Arc<Progress>) -> Option<Self> {
+    pub(crate) fn start(
+        when: ProgressWhen,
+        quiet: bool,
+        label: &str,
+        progress: Arc<Progress>,
+    ) -> Option<Self> {
         let wanted = match when {
             ProgressWhen::Auto => !quiet && stderr().is_terminal(),
             ProgressWhen::Always => true,
@@ -94,7 +99,9 @@ impl Drop for ProgressLine {
 
 fn bar(label: &str, total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
-        Some(total) => (ProgressBar::new(total), "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left"),
+        Some(total) => {
+            (ProgressBar::new(total), "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left")
+        }
         None => (ProgressBar::new_spinner(), "{prefix} {spinner} {bytes} {bytes_per_sec} {elapsed}"),
     };
     let style = ProgressStyle::with_template(template).expect("the template above is valid");

@@ -16,7 +16,9 @@ use crate::failure::{Exit, Failure, Result};
 /// A recipe is a list of rules over named statistics of a document; the first rule that fires drops it. Texts are
 /// normalised first: encoding repaired, NFC, control characters out, line ends unified.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  curate clean raw.jsonl.zst -o clean.jsonl.zst --rejects rejects.jsonl\n  curate clean --recipe gopher --set min_words=20 < raw.jsonl > clean.jsonl")]
+#[command(
+    after_help = "Examples:\n  curate clean raw.jsonl.zst -o clean.jsonl.zst --rejects rejects.jsonl\n  curate clean --recipe gopher --set min_words=20 < raw.jsonl > clean.jsonl"
+)]
 pub(crate) struct CleanCommand {
     #[command(flatten)]
     stage: CleanOptions,
@@ -65,8 +67,9 @@ impl CleanOptions {
         if !self.recipe.contains(['.', '/']) {
             return Ok(Recipe::builtin(&self.recipe)?);
         }
-        let text = std::fs::read_to_string(&self.recipe)
-            .map_err(|e| Failure::new(e.to_string()).context(format!("cannot read the recipe {}", self.recipe)))?;
+        let text = std::fs::read_to_string(&self.recipe).map_err(|e| {
+            Failure::new(e.to_string()).context(format!("cannot read the recipe {}", self.recipe))
+        })?;
         Ok(Recipe::from_toml(&text, &self.recipe)?)
     }
 }

@@ -20,7 +20,9 @@ use crate::summary::{Extra, thousands};
 ///
 /// Memory grows with the kept documents: about 8 bytes a distinct word 5-gram and a few hundred bytes a document.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst")]
+#[command(
+    after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst"
+)]
 pub(crate) struct DedupCommand {
     #[command(flatten)]
     stage: DedupStage,
@@ -145,7 +147,10 @@ pub(crate) fn extra(link: &Link) -> Option<Extra> {
     }
     if let Some(cluster) = summary.biggest_clusters.first() {
         let (size, kept) = (thousands(cluster.size), &cluster.representative);
-        lines.push(format!("dedup: {} clusters, the biggest of {size} documents, kept {kept}", thousands(summary.clusters)));
+        lines.push(format!(
+            "dedup: {} clusters, the biggest of {size} documents, kept {kept}",
+            thousands(summary.clusters)
+        ));
     }
     Some(Extra { name: "dedup", value: parameters(&summary), lines })
 }

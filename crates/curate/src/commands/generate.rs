@@ -27,7 +27,8 @@ fn with_prompt_ids(args: &[OsString]) -> Result<Vec<OsString>> {
         return Ok(args.to_vec());
     };
     let run = args.first().filter(|a| !starts_with(a, "-")).ok_or_else(|| {
-        Failure::new("expected the run directory before --prompt").with_hint("curate generate RUN --prompt TEXT")
+        Failure::new("expected the run directory before --prompt")
+            .with_hint("curate generate RUN --prompt TEXT")
     })?;
     let (text, used) = match args[at].to_str().and_then(|a| a.strip_prefix("--prompt=")) {
         Some(text) => (Some(text), 1),

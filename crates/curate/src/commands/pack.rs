@@ -28,7 +28,9 @@ use crate::usage::usage;
 /// Held-out splits are drawn by document from a keyed hash of the normalised text: copies of one text stay on one
 /// side, whatever the order, the number of threads or the other files.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  curate tokenize --tokenizer bytes corpus/ | curate pack --seq-len 256 --split val=0.05 -o shards/\n  curate pack tokens.arrows --seq-len 1024,2048 --policy best-fit -o shards/")]
+#[command(
+    after_help = "Examples:\n  curate tokenize --tokenizer bytes corpus/ | curate pack --seq-len 256 --split val=0.05 -o shards/\n  curate pack tokens.arrows --seq-len 1024,2048 --policy best-fit -o shards/"
+)]
 pub(crate) struct PackCommand {
     /// Token streams; `-` or nothing is stdin
     #[arg(value_name = "STREAM")]
@@ -119,7 +121,11 @@ impl PackOptions {
         let views: Vec<ViewOptions> =
             self.seq_len.iter().map(|&seq_len| ViewOptions { seq_len, policy }).collect();
         let manifest = writer.finish(&views)?;
-        Ok(Extra { name: "shards", value: self.shards_json(&manifest), lines: lines(&manifest, &self.output) })
+        Ok(Extra {
+            name: "shards",
+            value: self.shards_json(&manifest),
+            lines: lines(&manifest, &self.output),
+        })
     }
 
     fn shards_json(&self, manifest: &Manifest) -> serde_json::Value {
@@ -188,7 +194,12 @@ fn pack_stream(
     }
     while let Some(batch) = reader.next_batch()? {
         for doc in batch.iter() {
-            writer.push(&TokenDocument { tokens: doc.tokens, n_bytes: doc.n_bytes, domain: doc.source, key: doc.key })?;
+            writer.push(&TokenDocument {
+                tokens: doc.tokens,
+                n_bytes: doc.n_bytes,
+                domain: doc.source,
+                key: doc.key,
+            })?;
         }
     }
     Ok(())
@@ -200,7 +211,9 @@ fn open(path: &Path) -> Result<Box<dyn Read>> {
     }
     match File::open(path) {
         Ok(file) => Ok(Box::new(io::BufReader::with_capacity(1 << 20, file))),
-        Err(error) => Err(Failure::new(error.to_string()).with_hint("check the path; `-` reads standard input")),
+        Err(error) => {
+            Err(Failure::new(error.to_string()).with_hint("check the path; `-` reads standard input"))
+        }
     }
 }
 

@@ -13,7 +13,9 @@ use crate::failure::{Exit, Result};
 /// Every document gets an `id` (its own, or FILE:LINE, or the file's path) and its text under `text`; records that
 /// have both leave byte for byte.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  curate read books/*.txt > books.jsonl\n  curate read dump/ --text-field body -o dump.jsonl.zst")]
+#[command(
+    after_help = "Examples:\n  curate read books/*.txt > books.jsonl\n  curate read dump/ --text-field body -o dump.jsonl.zst"
+)]
 pub(crate) struct ReadCommand {
     #[command(flatten)]
     stream: StreamOptions,

@@ -23,7 +23,9 @@ use crate::failure::{Exit, Failure, Result};
 /// The result is byte for byte that of the same stages in a shell pipe, without encoding and parsing the documents
 /// between them. The whole file is checked before anything starts.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  curate run pipelines/demo.toml\n  curate run pipelines/demo.toml --set dedup.threshold=0.7 --set input=corpus/ --dry-run")]
+#[command(
+    after_help = "Examples:\n  curate run pipelines/demo.toml\n  curate run pipelines/demo.toml --set dedup.threshold=0.7 --set input=corpus/ --dry-run"
+)]
 pub(crate) struct RunCommand {
     /// The pipeline file
     #[arg(value_name = "FILE.toml")]
@@ -45,7 +47,9 @@ pub(crate) fn execute(command: &RunCommand) -> Result<Exit> {
     let pipeline = Pipeline::parse(&text, &command.set).map_err(|failure| failure.context(name))?;
     if command.dry_run {
         let shown = writeln!(io::stdout(), "{}", pipeline.shell());
-        return shown.map(|()| Exit::Done).map_err(|e| curate_core::Error::io("cannot write stdout", e).into());
+        return shown
+            .map(|()| Exit::Done)
+            .map_err(|e| curate_core::Error::io("cannot write stdout", e).into());
     }
     pipeline.run()
 }
@@ -95,7 +99,8 @@ struct TokenizeStage {
 
 impl Pipeline {
     fn parse(text: &str, settings: &[String]) -> Result<Self> {
-        let mut top: Table = text.parse().map_err(|e: toml::de::Error| Failure::new(e.to_string().trim_end()))?;
+        let mut top: Table =
+            text.parse().map_err(|e: toml::de::Error| Failure::new(e.to_string().trim_end()))?;
         let mut stages = take_stages(&mut top)?;
         for setting in settings {
             apply(setting, &mut top, &mut stages)?;
@@ -129,7 +134,9 @@ impl Pipeline {
                 (StageOptions::Tokenize(..), None | Some(StageOptions::Pack(_))) => {}
                 (StageOptions::Tokenize(..), Some(_)) => return wrong("only pack can follow tokenize"),
                 (StageOptions::Pack(_), Some(_)) => return wrong("pack must be the last stage"),
-                (StageOptions::Pack(_), None) if i == 0 => return wrong("pack needs a tokenize stage before it"),
+                (StageOptions::Pack(_), None) if i == 0 => {
+                    return wrong("pack needs a tokenize stage before it");
+                }
                 (_, Some(StageOptions::Pack(_))) => return wrong("pack needs a tokenize stage before it"),
                 _ => {}
             }
@@ -138,7 +145,9 @@ impl Pipeline {
     }
 
     fn shell(&self) -> String {
-        let quote = |word: &String| match word.contains(|c: char| !(c.is_ascii_alphanumeric() || "-_=./,:".contains(c))) {
+        let quote = |word: &String| match word
+            .contains(|c: char| !(c.is_ascii_alphanumeric() || "-_=./,:".contains(c)))
+        {
             true => format!("'{}'", word.replace('\'', r"'\''")),
             false => word.clone(),
         };
@@ -192,7 +201,9 @@ impl Pipeline {
 /// The `[[stage]]` tables, each with its command.
 fn take_stages(top: &mut Table) -> Result<Vec<(String, Table)>> {
     let Some(Value::Array(stages)) = top.remove("stage") else {
-        return Err(Failure::new("no [[stage]] in it").with_hint("a stage is [[stage]] with command = \"clean\""));
+        return Err(
+            Failure::new("no [[stage]] in it").with_hint("a stage is [[stage]] with command = \"clean\"")
+        );
     };
     let mut found = Vec::new();
     for (i, stage) in stages.into_iter().enumerate() {
@@ -209,8 +220,11 @@ fn take_stages(top: &mut Table) -> Result<Vec<(String, Table)>> {
 
 /// Applies `--set KEY=VALUE`.
 fn apply(setting: &str, top: &mut Table, stages: &mut [(String, Table)]) -> Result<()> {
-    let wrong = |message: String| Failure::new(message).with_hint("--set STAGE.OPTION=VALUE, such as dedup.threshold=0.7");
-    let (key, text) = setting.split_once('=').ok_or_else(|| wrong(format!("--set {setting}: no `=` in it")))?;
+    let wrong = |message: String| {
+        Failure::new(message).with_hint("--set STAGE.OPTION=VALUE, such as dedup.threshold=0.7")
+    };
+    let (key, text) =
+        setting.split_once('=').ok_or_else(|| wrong(format!("--set {setting}: no `=` in it")))?;
     let value = format!("v = {text}")
         .parse::<Table>()
         .ok()
@@ -242,7 +256,9 @@ fn parse_stage(command: &str, arguments: &[String]) -> Result<StageOptions> {
         }
         "pack" => StageOptions::Pack(parse_options(arguments)?),
         _ => {
-            return Err(Failure::new("unknown command").with_hint("stages are clean, dedup, tokenize and pack"));
+            return Err(
+                Failure::new("unknown command").with_hint("stages are clean, dedup, tokenize and pack")
+            );
         }
     })
 }
@@ -254,7 +270,9 @@ fn parse_options<T: Args>(arguments: &[String]) -> Result<T> {
 /// A parse error in the words of a file: options have no dashes there.
 fn explain(error: &clap::Error) -> Failure {
     let bare = |value: Option<&ContextValue>| match value {
-        Some(ContextValue::String(flag)) => Some(flag.split(['=', ' ']).next()?.trim_start_matches('-').to_owned()),
+        Some(ContextValue::String(flag)) => {
+            Some(flag.split(['=', ' ']).next()?.trim_start_matches('-').to_owned())
+        }
         _ => None,
     };
     if error.kind() == ErrorKind::UnknownArgument {

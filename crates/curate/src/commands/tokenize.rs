@@ -22,7 +22,9 @@ use crate::summary::{Extra, bytes, thousands};
 /// tokenizer's end-of-document token. A special token written out in a text is plain text unless --parse-special
 /// is given. The output is an Arrow IPC stream that carries the tokenizer with it.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  curate tokenize --tokenizer gpt2.json < unique.jsonl | curate pack --seq-len 1024 -o shards/\n  curate tokenize --tokenizer bytes corpus/ -o corpus.arrows")]
+#[command(
+    after_help = "Examples:\n  curate tokenize --tokenizer gpt2.json < unique.jsonl | curate pack --seq-len 1024 -o shards/\n  curate tokenize --tokenizer bytes corpus/ -o corpus.arrows"
+)]
 pub(crate) struct TokenizeCommand {
     #[command(flatten)]
     stage: TokenizeOptions,
@@ -159,8 +161,12 @@ impl Gate for TokenEnd {
         match &mut self.writer {
             Some(Writer::Stream(writer)) => writer.push(&doc).map_err(write_error)?,
             Some(Writer::Shards(writer)) => {
-                let doc =
-                    TokenDocument { tokens: &doc.tokens, n_bytes: doc.n_bytes, domain: &doc.source, key: doc.key };
+                let doc = TokenDocument {
+                    tokens: &doc.tokens,
+                    n_bytes: doc.n_bytes,
+                    domain: &doc.source,
+                    key: doc.key,
+                };
                 writer.push(&doc).map_err(Error::other)?;
             }
             None => unreachable!("finished only after the run"),

@@ -18,7 +18,9 @@ use crate::summary::{Extra, thousands};
 /// Words are counted first, so memory grows with the distinct words of the corpus, not with its size. The same
 /// documents give the same file, whatever the number of threads.
 #[derive(Args)]
-#[command(after_help = "Example:\n  curate train-tokenizer --vocab-size 8192 -o tokenizer.json corpus.jsonl.zst")]
+#[command(
+    after_help = "Example:\n  curate train-tokenizer --vocab-size 8192 -o tokenizer.json corpus.jsonl.zst"
+)]
 pub(crate) struct TrainTokenizerCommand {
     #[command(flatten)]
     options: TrainTokenizerOptions,
@@ -61,7 +63,9 @@ pub(crate) fn execute(command: &TrainTokenizerCommand) -> Result<Exit> {
         canonical: false,
     };
     chain.run(|links| {
-        let Some(Link { kind: Kind::CountWords(counter), .. }) = links.last_mut() else { return Ok(Vec::new()) };
+        let Some(Link { kind: Kind::CountWords(counter), .. }) = links.last_mut() else {
+            return Ok(Vec::new());
+        };
         let words = counter.distinct_words();
         let json = train(std::mem::take::<WordCounter>(counter), &trainer)?;
         let output = &command.options.output;

@@ -44,8 +44,10 @@ pub(crate) fn eval(command: &EvalCommand) -> Result<Exit> {
 pub(crate) fn become_trainer(command: &str, args: &[OsString]) -> Result<Infallible> {
     let build = "python3 tools/bootstrap.py && cargo build --release --workspace";
     let trainer = find_trainer().ok_or_else(|| {
-        Failure::new(format!("`curate {command}` needs {TRAINER}, which is neither beside curate nor on PATH"))
-            .with_hint(format!("in the curate repository run: {build}"))
+        Failure::new(format!(
+            "`curate {command}` needs {TRAINER}, which is neither beside curate nor on PATH"
+        ))
+        .with_hint(format!("in the curate repository run: {build}"))
     })?;
     let mut process = Command::new(&trainer);
     process.arg(command).args(args);
