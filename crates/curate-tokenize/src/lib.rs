@@ -1,1 +1,48 @@
 //! Which ids is this text? Tokenizers, their training, and the token stream.
+//!
+//! The idea: a tokenizer is one JSON text that travels with everything made by it, and the ids are those that
+//! Hugging Face `tokenizers` would give. What is fast here is fast because it asks that crate less often, never
+//! because it answers differently.
+//!
+//! ```text
+//! documents ─▶ CountMapper ─▶ WordCounter ─▶ train ─▶ tokenizer.json
+//!                                                          │
+//! documents ─▶ EncodeMapper ◀── Tokenizer::load ◀──────────┘
+//!                  └─▶ EncodedDocument ─▶ TokenStreamWriter ═══ pipe ═══▶ TokenStreamReader ─▶ pack
+//! ```
+//!
+//! Encoding one text:
+//!
+//! ```ignore
+//! let tokenizer = Tokenizer::load("tokenizer.json", &LoadOptions::default())?;
+//! let (mut scratch, mut ids) = (EncodeScratch::default(), Vec::new());
+//! tokenizer.encode_document("The sun rose.", &mut scratch, &mut ids)?; // ends in tokenizer.info().eod
+//! assert_eq!(tokenizer.decode(&ids), b"The sun rose.");
+//! ```
+//!
+//! Nothing here knows a terminal, a clock or a thread; only [`Tokenizer::load`] opens a file.
+
+mod builtin;
+mod byte_level;
+mod encode;
+mod error;
+mod fast;
+mod hf;
+mod merges;
+mod stream;
+#[cfg(test)]
+mod testing;
+mod tokenizer;
+mod train;
+
+pub use encode::{EncodeMapper, EncodedDocument};
+pub use error::{Error, Result};
+pub use fast::EncodeScratch;
+pub use stream::{
+    DocumentRef, STREAM_VERSION, StreamHeader, TokenBatch, TokenStreamReader, TokenStreamWriter,
+};
+pub use tokenizer::{LoadOptions, Tokenizer, TokenizerInfo};
+pub use train::{BpeTrainerOptions, CountMapper, CountScratch, EOD_TOKEN, WordCounter, train};
+
+/// What a model sees in place of text: an index into the vocabulary.
+pub type TokenId = u32;
