@@ -47,7 +47,7 @@ fn a_pipe_ends_in_held_out_perplexity() {
     let out = shell(&line, corpus(500)).ok();
     assert!(!out.stdout.is_empty(), "generate printed nothing");
     let eval = report(&run.join("eval-val.json"));
-    let perplexity = eval["perplexity"].as_f64().unwrap();
+    let perplexity = eval["total"]["perplexity"].as_f64().unwrap();
     assert!(perplexity > 1.0 && perplexity < 150.0, "better than the 257 of a guess: {eval}");
 }
 
@@ -59,7 +59,7 @@ fn the_handbooks_example_learns_its_text_by_heart() {
     let dir = Scratch::new();
     let out = shell(&format!("pipelines/char-tiny.sh {}", dir.path("").display()), "").ok();
     let eval = report(&dir.path("run/eval-train.json"));
-    assert!(eval["perplexity"].as_f64().unwrap() <= 5.0, "{eval}");
+    assert!(eval["total"]["perplexity"].as_f64().unwrap() <= 5.0, "{eval}");
     assert!(out.stdout().contains("brown fox"), "{}", out.stdout());
     let log = std::fs::read_to_string(dir.path("run/log.jsonl")).unwrap();
     let first: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();

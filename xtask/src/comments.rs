@@ -103,7 +103,10 @@ mod tests {
     fn comments_come_out_and_code_does_not() {
         check("", "");
         check("fn a() {}", "");
-        check("//! Top.\n//!\n//! More.\nfn a() {}\n/// Doc.\nfn b() {} // tail\n", "Top.\n\nMore.\n\nDoc.\n\ntail\n");
+        check(
+            "//! Top.\n//!\n//! More.\nfn a() {}\n/// Doc.\nfn b() {} // tail\n",
+            "Top.\n\nMore.\n\nDoc.\n\ntail\n",
+        );
         check("/* one\n * two /* nested */\n */ x", "one\ntwo /* nested\n\n");
         check(r#"let a = "// not"; // yes"#, "yes\n");
         check("let a = r#\"// not \" // not\"#; // yes", "yes\n");

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::Result;
 use crate::comments::comment_text;
 use crate::metadata::cargo_metadata;
-use crate::Result;
 
 /// Comments of less text than this say too little to be a document.
 const MIN_COMMENT_BYTES: usize = 200;
@@ -40,7 +40,11 @@ pub(crate) fn write(path: &Path) -> Result<()> {
     }
     out.into_inner()?.sync_all()?;
     fs::rename(&unfinished, path)?;
-    println!("corpus: {documents} documents, {:.1} MB of text from {} crates", bytes as f64 / 1e6, crates.len());
+    println!(
+        "corpus: {documents} documents, {:.1} MB of text from {} crates",
+        bytes as f64 / 1e6,
+        crates.len()
+    );
     Ok(())
 }
 
@@ -70,12 +74,15 @@ fn document(path: &Path) -> Option<(&'static str, String)> {
     let name = path.file_name()?.to_str()?;
     let extension = path.extension().and_then(|e| e.to_str());
     let read = || fs::read_to_string(path).ok();
-    if ["LICENSE", "LICENCE", "COPYING", "NOTICE"].iter().any(|start| name.to_uppercase().starts_with(start)) {
+    if ["LICENSE", "LICENCE", "COPYING", "NOTICE"].iter().any(|start| name.to_uppercase().starts_with(start))
+    {
         return Some(("licence", read()?));
     }
     match extension {
         Some("md") => Some(("markdown", read()?)),
-        Some("rs") => Some(("comments", comment_text(&read()?))).filter(|(_, text)| text.len() >= MIN_COMMENT_BYTES),
+        Some("rs") => {
+            Some(("comments", comment_text(&read()?))).filter(|(_, text)| text.len() >= MIN_COMMENT_BYTES)
+        }
         _ => None,
     }
 }

@@ -32,8 +32,6 @@ pub(crate) fn run() -> Result<()> {
     shell_pipe()?;
     heading("training a small GPT, about two minutes on a CPU");
     curate("train demo/shards -o demo/run --preset gpt2-tiny --log-every 20 --steps", &[STEPS])?;
-    heading("scoring the held-out documents");
-    curate("eval demo/run --split val --quiet", &[])?;
     heading(&format!("a sample, after the prompt {PROMPT:?}"));
     curate("generate demo/run --max-tokens 120 --temperature 0.8 --top-k 40 --seed 1 --prompt", &[PROMPT])?;
     println!("\n");
@@ -67,10 +65,13 @@ fn check(command: &mut Command) -> Result<()> {
 /// Runs the pipe and compares its shards with those of the fused run.
 fn shell_pipe() -> Result<()> {
     check(Command::new("pipelines/demo.sh").env("CURATE", "target/release/curate"))?;
-    let mut files: Vec<_> = fs::read_dir("demo/shards")?.map(|e| Ok(e?.file_name())).collect::<Result<_>>()?;
+    let mut files: Vec<_> =
+        fs::read_dir("demo/shards")?.map(|e| Ok(e?.file_name())).collect::<Result<_>>()?;
     files.sort();
     for file in &files {
-        if fs::read(Path::new("demo/shards").join(file))? != fs::read(Path::new("demo/shards-from-pipe").join(file))? {
+        if fs::read(Path::new("demo/shards").join(file))?
+            != fs::read(Path::new("demo/shards-from-pipe").join(file))?
+        {
             return Err(format!("{} differs between the fused run and the pipe", file.display()).into());
         }
     }
@@ -104,11 +105,13 @@ fn print_summary() -> Result<()> {
     println!("{:<28}{:>12} of {per_token:.2} bytes", "tokens", thousands(&tokens["tokens"]));
 
     let losses = log_losses()?;
-    let held_out = json("demo/run/eval-val.json")?;
+    let evaluation = json("demo/run/eval-val.json")?;
+    let (held_out, unigram) = (&evaluation["total"], &evaluation["unigram"]);
     println!("\n{:<28}{:>12}", "", "nats/token");
     println!("{:<28}{:>12.3}", "training loss, first step", losses.0);
     println!("{:<28}{:>12.3}", "training loss, last steps", losses.1);
     println!("{:<28}{:>12.3}", "held-out loss", number(&held_out["nats_per_token"]));
+    println!("{:<28}{:>12.3}", "held-out loss of unigrams", number(&unigram["nats_per_token"]));
     println!("{:<28}{:>12.1}", "held-out perplexity", number(&held_out["perplexity"]));
     println!("{:<28}{:>12.3}", "held-out bits per byte", number(&held_out["bits_per_byte"]));
 
@@ -138,7 +141,10 @@ fn log_losses() -> Result<(f64, f64)> {
         .filter_map(|line| serde_json::from_str::<Value>(line).ok()?["loss_nats"].as_f64())
         .collect();
     let last = &losses[losses.len() - (losses.len() / 10).max(1)..];
-    Ok((*losses.first().ok_or("no losses in demo/run/log.jsonl")?, last.iter().sum::<f64>() / last.len() as f64))
+    Ok((
+        *losses.first().ok_or("no losses in demo/run/log.jsonl")?,
+        last.iter().sum::<f64>() / last.len() as f64,
+    ))
 }
 
 fn number(value: &Value) -> f64 {

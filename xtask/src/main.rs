@@ -3,10 +3,10 @@
 // A chore talks to the developer who started it.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-mod metadata;
 mod comments;
 mod corpus;
 mod demo;
+mod metadata;
 
 use std::process::ExitCode;
 

@@ -15,10 +15,17 @@ pub(crate) fn root() -> PathBuf {
 /// `cargo metadata` of the workspace as locked, for this machine's platform.
 pub(crate) fn cargo_metadata() -> Result<Value> {
     let version = output(Command::new("rustc").arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc -vV names no host")?;
+    let host =
+        version.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc -vV names no host")?;
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = Command::new(cargo);
-    command.current_dir(root()).args(["metadata", "--locked", "--format-version=1", "--filter-platform", host]);
+    command.current_dir(root()).args([
+        "metadata",
+        "--locked",
+        "--format-version=1",
+        "--filter-platform",
+        host,
+    ]);
     Ok(serde_json::from_str(&output(&mut command)?)?)
 }
 

@@ -1,1 +1,28 @@
 //! Is this text worth keeping? Normalising, statistics, rules.
+//!
+//! Statistics first, policy second: one pass over a text computes named numbers ([`statistics`] lists them), and a
+//! [`Recipe`] is a list of rules that are expressions over the names (`stop_words_distinct < 2`). [`Cleaner`] is
+//! the stage that puts both together: normalise the text, measure it, drop it for the first rule that fires, with
+//! the rule, the value and the threshold as proof.
+//!
+//! Published filters with the same thresholds differ in what they count, so a recipe names the implementation that
+//! it pins and the words it is computed on. Nothing here reads a file, a clock or the environment.
+
+mod chars;
+mod clean;
+mod error;
+mod expr;
+mod mojibake;
+mod nearest;
+mod normalise;
+mod recipe;
+mod stats;
+mod words;
+
+pub use clean::{CleanScratch, Cleaner, EMPTY, RuleOutcome};
+pub use error::{Error, Result};
+pub use expr::{Expression, ExpressionError, Problem};
+pub use normalise::{Changes, Normaliser};
+pub use recipe::{Recipe, Rule};
+pub use stats::{Measurements, Measurer, StatisticInfo, statistics};
+pub use words::Words;

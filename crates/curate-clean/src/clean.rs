@@ -1,0 +1,414 @@
+//! The stage: normalise, measure, ask the rules in order, drop for the first one that fires.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use curate_core::{Counters, Document, Dropped, Mapper, Never, Value, Verdict, Work};
+use serde::Serialize;
+
+use crate::expr::{Binary, Program, Test};
+use crate::{Error, Measurements, Measurer, Normaliser, Recipe, Result, Rule, statistics};
+
+/// The reason for which a document without a word is dropped, by any recipe.
+pub const EMPTY: &str = "empty";
+
+/// Cleans documents by a recipe. One is shared by all threads; its tables take some hundred KiB.
+#[derive(Debug)]
+pub struct Cleaner {
+    recipe: Recipe,
+    normaliser: Option<Normaliser>,
+    measurer: Measurer,
+    rules: Vec<CompiledRule>,
+    empty: Arc<str>,
+}
+
+/// What a worker keeps between documents.
+#[derive(Debug, Default)]
+pub struct CleanScratch {
+    measurements: Measurements,
+}
+
+/// What a rule says about a text.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RuleOutcome {
+    pub reason: String,
+    /// The condition under which the rule drops.
+    pub expression: String,
+    /// The condition under which the rule is asked at all; `None` if always.
+    pub when: Option<String>,
+    /// The left side of the expression, if it is a comparison.
+    pub value: Option<f64>,
+    /// The right side of the expression, if it is a comparison.
+    pub threshold: Option<f64>,
+    /// True if the rule was asked.
+    pub applies: bool,
+    /// True if the rule was asked and its condition holds. A document is dropped for the first that fired.
+    pub fired: bool,
+}
+
+impl Cleaner {
+    /// Prepares a recipe, with its thresholds as they are now.
+    ///
+    /// # Errors
+    /// [`Error::Expression`] for a rule that does not compile; recipes check theirs when they are read, so this does
+    /// not happen to a recipe that [`Recipe::from_toml`] returned.
+    pub fn new(recipe: Recipe) -> Result<Self> {
+        let rules =
+            recipe.rules().iter().map(|rule| CompiledRule::new(&recipe, rule)).collect::<Result<_>>()?;
+        let normaliser = recipe.normalise().then(Normaliser::new);
+        let measurer = Measurer::new(recipe.words());
+        Ok(Self { recipe, normaliser, measurer, rules, empty: EMPTY.into() })
+    }
+
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// Every reason for which a document may be dropped, each once, in the order in which they are asked.
+    pub fn reasons(&self) -> Vec<&str> {
+        let mut reasons: Vec<&str> = vec![&self.empty];
+        for rule in &self.rules {
+            if !reasons.contains(&&*rule.reason) {
+                reasons.push(&rule.reason);
+            }
+        }
+        reasons
+    }
+
+    /// What each rule says about `text`, normalised if the recipe says so, in order.
+    ///
+    /// A text without a word is dropped as [`EMPTY`] before any rule is asked; the outcomes are those of the rules
+    /// all the same.
+    pub fn explain(&self, text: &str) -> Vec<RuleOutcome> {
+        let measurements = self.measure(text);
+        self.rules.iter().map(|rule| rule.explain(&measurements)).collect()
+    }
+
+    /// Measures `text`, normalised if the recipe says so.
+    pub fn measure(&self, text: &str) -> Measurements {
+        let text = match &self.normaliser {
+            Some(normaliser) => normaliser.normalise(text).0,
+            None => Cow::Borrowed(text),
+        };
+        let mut measurements = Measurements::default();
+        self.measurer.measure(&text, &mut measurements);
+        measurements
+    }
+
+    fn judge(&self, measurements: &Measurements) -> Verdict {
+        if measurements.is_blank() {
+            return Verdict::drop(Arc::clone(&self.empty));
+        }
+        match self.rules.iter().find(|rule| rule.fires(measurements)) {
+            Some(rule) => Verdict::Drop(rule.dropped(measurements)),
+            None => Verdict::Keep,
+        }
+    }
+}
+
+impl Mapper for Cleaner {
+    type Work = Never;
+    type Scratch = CleanScratch;
+
+    fn map(
+        &self,
+        doc: &mut Document<'_>,
+        scratch: &mut CleanScratch,
+        counters: &mut Counters,
+    ) -> Work<Never> {
+        if let Some(normaliser) = &self.normaliser {
+            let (text, changes) = normaliser.normalise(doc.text());
+            changes.count(counters);
+            if let Cow::Owned(text) = text {
+                doc.set_text(text);
+            }
+        }
+        self.measurer.measure(doc.text(), &mut scratch.measurements);
+        Work::Decided(self.judge(&scratch.measurements))
+    }
+}
+
+#[derive(Debug)]
+struct CompiledRule {
+    reason: Arc<str>,
+    expression: String,
+    when_text: Option<String>,
+    when: Option<Test>,
+    drop_if: Test,
+}
+
+impl CompiledRule {
+    fn new(recipe: &Recipe, rule: &Rule) -> Result<Self> {
+        let compile = |key, expression| {
+            recipe.compile(expression).map_err(|error| Error::Expression {
+                recipe: recipe.name().to_owned(),
+                line: 1,
+                key,
+                text: expression.to_string(),
+                error: Box::new(error),
+            })
+        };
+        Ok(Self {
+            reason: rule.reason.as_str().into(),
+            expression: rule.drop_if.to_string(),
+            when_text: rule.when.as_ref().map(ToString::to_string),
+            when: rule.when.as_ref().map(|when| compile("when", when)).transpose()?,
+            drop_if: compile("drop_if", &rule.drop_if)?,
+        })
+    }
+
+    fn applies(&self, measurements: &Measurements) -> bool {
+        self.when.as_ref().is_none_or(|when| Outcome::of(when, measurements).holds)
+    }
+
+    fn fires(&self, measurements: &Measurements) -> bool {
+        self.applies(measurements) && Outcome::of(&self.drop_if, measurements).holds
+    }
+
+    fn dropped(&self, measurements: &Measurements) -> Dropped {
+        let mut proof = vec![("rule", Value::Text(self.expression.clone()))];
+        if let Some((value, threshold)) = Outcome::of(&self.drop_if, measurements).sides {
+            proof.push(("value", Value::Number(value)));
+            proof.push(("threshold", Value::Number(threshold)));
+        }
+        Dropped { reason: Arc::clone(&self.reason), proof }
+    }
+
+    fn explain(&self, measurements: &Measurements) -> RuleOutcome {
+        let outcome = Outcome::of(&self.drop_if, measurements);
+        let applies = self.applies(measurements);
+        RuleOutcome {
+            reason: self.reason.to_string(),
+            expression: self.expression.clone(),
+            when: self.when_text.clone(),
+            value: outcome.sides.map(|(value, _)| value),
+            threshold: outcome.sides.map(|(_, threshold)| threshold),
+            applies,
+            fired: applies && outcome.holds,
+        }
+    }
+}
+
+struct Outcome {
+    holds: bool,
+    /// The two sides of a comparison.
+    sides: Option<(f64, f64)>,
+}
+
+impl Outcome {
+    fn of(test: &Test, measurements: &Measurements) -> Self {
+        let evaluate =
+            |program: &Program| program.evaluate(|number| statistics()[number].value(measurements));
+        match test {
+            Test::Comparison(left, operator, right) => {
+                let sides = (evaluate(left), evaluate(right));
+                Self { holds: Binary::apply(*operator, sides.0, sides.1) != 0.0, sides: Some(sides) }
+            }
+            Test::Condition(program) => Self { holds: evaluate(program) != 0.0, sides: None },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENGLISH: &str = "The lighthouse stands at the end of a long pier, and nobody has lived there since the winter \
+        storms took the keeper's boat. Visitors come in summer to climb the stairs; they say that on a clear day you can \
+        see as far as the other coast, with its white cliffs and the harbour that once had ships from everywhere.\n";
+    const RUSSIAN: &str = "Маяк стоит на самом конце длинного причала, и никто не живёт там с тех пор, как зимние бури \
+        унесли лодку смотрителя. Летом сюда приезжают гости, чтобы подняться по лестнице; говорят, что в ясный день видно \
+        даже другой берег с его белыми скалами и гаванью, в которой когда-то стояли корабли со всего света, а теперь \
+        остались только рыбацкие лодки да чайки над водой.\n";
+    const CHINESE: &str = "灯塔矗立在长长的码头尽头，自从冬天的风暴卷走了守塔人的小船，就再也没有人住在那里。夏天有游客来爬楼梯，据说天气晴朗\
+        的时候可以望见对岸的白色悬崖和曾经停满船只的港口。\n";
+    const THAI: &str = "ประภาคารตั้งอยู่ที่ปลายท่าเรือยาว และไม่มีใครอาศัยอยู่ที่นั่นตั้งแต่พายุฤดูหนาวพัดเรือของผู้ดูแลหายไป\n";
+
+    fn cleaner(recipe: &str) -> Cleaner {
+        Cleaner::new(Recipe::builtin(recipe).unwrap()).unwrap()
+    }
+
+    fn recipe(rules: &str) -> Recipe {
+        let head = "name = 'x'\ndescription = 'd'\nsource = 's'\nwords = 'whitespace'\nnormalise = false\n";
+        Recipe::from_toml(&format!("{head}{rules}"), "x").unwrap()
+    }
+
+    fn verdict(cleaner: &Cleaner, text: &str) -> Verdict {
+        let mut doc = Document::new(b"", "id", "", text);
+        match cleaner.map(&mut doc, &mut CleanScratch::default(), &mut Counters::default()) {
+            Work::Decided(verdict) => verdict,
+            Work::Pending(never) => match never {},
+        }
+    }
+
+    /// The reason, or `keep`.
+    fn reason(cleaner: &Cleaner, text: &str) -> String {
+        match verdict(cleaner, text) {
+            Verdict::Keep => "keep".to_owned(),
+            Verdict::Drop(dropped) => dropped.reason.to_string(),
+        }
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(reason(&cleaner(Recipe::DEFAULT), text), expected, "{text:?}");
+    }
+
+    #[test]
+    fn keeps_prose_in_any_script() {
+        for text in [ENGLISH, RUSSIAN, CHINESE, THAI] {
+            check(text, "keep");
+        }
+        check(&format!("{CHINESE}{ENGLISH}"), "keep");
+        check(&ENGLISH.to_uppercase(), "keep");
+    }
+
+    #[test]
+    fn short_documents_are_short_in_any_script() {
+        check("The lighthouse stands at the end of a long pier.", "too_few_words");
+        check("Маяк стоит на самом конце длинного причала.", "too_few_words");
+        check("灯塔矗立在长长的码头尽头。", "too_few_words");
+        check("ประภาคารตั้งอยู่ที่ปลายท่าเรือยาว", "too_few_words");
+        check(&"— • ".repeat(100), "too_few_words");
+    }
+
+    #[test]
+    fn every_rule_of_the_default_can_fire() {
+        let fifty = |words: &str| words.repeat(50);
+        let text = |words: &str| fifty(&format!("{words} "));
+        let lines = |line: &str| fifty(&format!("{line}\n"));
+        for (text, expected) in [
+            (String::new(), "empty"),
+            (" \u{feff}\r\n\u{a0}".to_owned(), "empty"),
+            ("word".to_owned(), "too_few_words"),
+            ("the house ".repeat(50_001), "too_many_words"),
+            (text("an ox"), "mean_word_too_short"),
+            (text("internationalists"), "mean_word_too_long"),
+            (text("#house of the # hill #"), "too_many_hashes"),
+            (text("house... of the... hill"), "too_many_ellipses"),
+            (lines("- the house of bricks"), "too_many_bullet_lines"),
+            (lines("the house of bricks stands on a long green hill...\n"), "too_many_ellipsis_lines"),
+            (text("house 1234 of 5678"), "too_few_alphabetic_words"),
+            (text("house stands upon bricks"), "too_few_stop_words"),
+        ] {
+            check(&text, expected);
+        }
+    }
+
+    #[test]
+    fn stop_words_are_only_asked_of_latin_text() {
+        check(&"la casa sta sopra una collina verde ".repeat(10), "too_few_stop_words");
+        check(&"дом стоит на высокой горе ".repeat(10), "keep");
+        let mut recipe = Recipe::builtin(Recipe::DEFAULT).unwrap();
+        recipe.set("min_stop_words=0").unwrap();
+        assert_eq!(
+            reason(&Cleaner::new(recipe).unwrap(), &"la casa sta sopra una collina verde ".repeat(10)),
+            "keep"
+        );
+    }
+
+    #[test]
+    fn the_first_rule_that_fires_is_the_reason_and_proves_it() {
+        let mut recipe = Recipe::builtin("gopher").unwrap();
+        recipe.set("min_words=3").unwrap();
+        let cleaner = Cleaner::new(recipe).unwrap();
+        let Verdict::Drop(dropped) = verdict(&cleaner, "# two") else { panic!("two rules should fire") };
+        assert_eq!(&*dropped.reason, "too_few_words");
+        let proof = [
+            ("rule", Value::Text("content_words < min_words".to_owned())),
+            ("value", Value::Number(1.0)),
+            ("threshold", Value::Number(3.0)),
+        ];
+        assert_eq!(dropped.proof, proof);
+        assert_eq!(reason(&cleaner, "one # two three"), "too_many_hashes");
+    }
+
+    #[test]
+    fn a_condition_that_is_no_comparison_is_proven_by_its_text() {
+        let rules = "[[rule]]\nreason = 'odd'\ndrop_if = 'words == 1 or words == 3'";
+        let cleaner = Cleaner::new(recipe(rules)).unwrap();
+        let Verdict::Drop(dropped) = verdict(&cleaner, "a b c") else { panic!("the rule should fire") };
+        assert_eq!(dropped.proof, [("rule", Value::Text("words == 1 or words == 3".to_owned()))]);
+        assert_eq!(verdict(&cleaner, "a b"), Verdict::Keep);
+        let outcome = &cleaner.explain("a b c")[0];
+        assert_eq!((outcome.fired, outcome.value, outcome.threshold), (true, None, None));
+    }
+
+    #[test]
+    fn explains_every_rule() {
+        let rules = "[thresholds]\nmax_words = 2\n\
+                     [[rule]]\nreason = 'long'\ndrop_if = 'words > max_words'\n\
+                     [[rule]]\nreason = 'loud'\nwhen = 'words < 3'\ndrop_if = 'hashes / words >= 1'\n";
+        let outcomes = Cleaner::new(recipe(rules)).unwrap().explain("# a # b # c");
+        let long = RuleOutcome {
+            reason: "long".to_owned(),
+            expression: "words > max_words".to_owned(),
+            when: None,
+            value: Some(3.0),
+            threshold: Some(2.0),
+            applies: true,
+            fired: true,
+        };
+        let loud = RuleOutcome {
+            reason: "loud".to_owned(),
+            expression: "hashes / words >= 1".to_owned(),
+            when: Some("words < 3".to_owned()),
+            value: Some(1.0),
+            threshold: Some(1.0),
+            applies: false,
+            fired: false,
+        };
+        assert_eq!(outcomes, [long, loud]);
+        assert!(cleaner("none").explain(ENGLISH).is_empty());
+    }
+
+    #[test]
+    fn explaining_and_deciding_agree() {
+        for name in Recipe::builtin_names() {
+            let cleaner = cleaner(name);
+            for text in
+                [ENGLISH, RUSSIAN, CHINESE, THAI, "short", "Ã© \r\n", &"# ".repeat(90), &"#a ".repeat(90)]
+            {
+                let explained = cleaner.explain(text).into_iter().find(|outcome| outcome.fired);
+                assert_eq!(
+                    explained.map_or("keep".to_owned(), |o| o.reason),
+                    reason(&cleaner, text),
+                    "{name}: {text:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn normalises_before_it_measures_and_counts_what_it_did() {
+        let cleaner = cleaner("none");
+        let mut counters = Counters::default();
+        let mut doc = Document::new(b"", "id", "", "cafÃ©  \n");
+        let work = cleaner.map(&mut doc, &mut CleanScratch::default(), &mut counters);
+        assert!(matches!(work, Work::Decided(Verdict::Keep)));
+        assert!(doc.is_edited());
+        assert_eq!(doc.text(), "café\n");
+        let mut expected = Counters::default();
+        for name in ["normalised", "mojibake_repaired", "trailing_spaces_removed"] {
+            expected.add(name, 1);
+        }
+        assert_eq!(counters, expected);
+        assert_eq!(cleaner.measure("e\u{301}").get("characters"), Some(1.0));
+    }
+
+    #[test]
+    fn an_untouched_document_is_not_edited() {
+        let mut doc = Document::new(b"", "id", "", ENGLISH);
+        cleaner("curate-v1").map(&mut doc, &mut CleanScratch::default(), &mut Counters::default());
+        assert!(!doc.is_edited());
+    }
+
+    #[test]
+    fn lists_all_reasons_once() {
+        let rules = "[[rule]]\nreason = 'a'\ndrop_if = 'words < 1'\n[[rule]]\nreason = 'b'\ndrop_if = 'words > 9'\n\
+                     [[rule]]\nreason = 'a'\ndrop_if = 'lines > 9'";
+        assert_eq!(Cleaner::new(recipe(rules)).unwrap().reasons(), ["empty", "a", "b"]);
+        assert_eq!(cleaner("none").reasons(), ["empty"]);
+        assert_eq!(cleaner("curate-v1").reasons().len(), 11);
+    }
+}
