@@ -7,11 +7,11 @@
 
 mod support;
 
+mod read;
 mod clean;
 mod dedup;
+mod tokens;
+mod run;
+mod promises;
 mod help;
 mod paths;
-mod promises;
-mod read;
-mod run;
-mod tokens;

@@ -3,8 +3,8 @@
 // A chore talks to the developer who started it.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-mod comments;
 mod corpus;
+mod comments;
 mod demo;
 mod metadata;
 

@@ -8,16 +8,16 @@
 //! Published filters with the same thresholds differ in what they count, so a recipe names the implementation that
 //! it pins and the words it is computed on. Nothing here reads a file, a clock or the environment.
 
-mod chars;
 mod clean;
-mod error;
-mod expr;
-mod mojibake;
-mod nearest;
 mod normalise;
-mod recipe;
-mod stats;
+mod mojibake;
+mod chars;
 mod words;
+mod stats;
+mod expr;
+mod recipe;
+mod nearest;
+mod error;
 
 pub use clean::{CleanScratch, Cleaner, EMPTY, RuleOutcome};
 pub use error::{Error, Result};

@@ -7,13 +7,13 @@
 //!
 //! This crate knows no file format, no path, no terminal and no clock.
 
-mod block;
 mod document;
-mod error;
-mod key;
-mod report;
-mod runner;
 mod stage;
+mod block;
+mod runner;
+mod report;
+mod key;
+mod error;
 
 pub use block::{Block, Record};
 pub use document::{Document, Parked};

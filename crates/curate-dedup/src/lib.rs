@@ -40,22 +40,22 @@
 //! one a word), 0.5 to 1 KB of band tables (32 bands), some 60 bytes of keys and numbers, and the id. Documents in
 //! flight between mapper and gate carry their shingle sets too. [`DedupSummary`] counts the bytes.
 
-mod banding;
-mod error;
-mod gate;
-mod index;
-mod minhash;
-mod options;
+mod words;
 mod shingle;
-mod similar;
-mod sketch;
 mod sort;
-mod star;
+mod similar;
+mod minhash;
+mod banding;
+mod sketch;
+mod index;
 mod store;
+mod star;
+mod gate;
+mod options;
 mod summary;
 #[cfg(test)]
 mod tests;
-mod words;
+mod error;
 
 pub use banding::{Banding, MAX_BANDS, MAX_ROWS, match_probability};
 pub use error::{Error, Result};

@@ -5,13 +5,13 @@
 //! beside it what was dropped and why. An untouched record is written back byte for byte, and a file appears
 //! under its final name only when it is complete.
 
-mod decompress;
-mod error;
 mod input;
+mod decompress;
+mod records;
 mod json;
 mod output;
-mod records;
 mod sink;
+mod error;
 
 pub use error::{IoError, Result};
 pub use input::{Format, InputOptions, Inputs, Progress, resolve};

@@ -125,9 +125,7 @@ impl Error {
             Error::Incomplete { .. } => {
                 Some("run the command that wrote it again; it starts afresh".to_owned())
             }
-            Error::NotAShardSet { .. } => {
-                Some("give the directory that `curate pack` or `curate tokenize -o` wrote".to_owned())
-            }
+            Error::NotAShardSet { .. } => Some("give the directory that `curate pack` wrote".to_owned()),
             Error::UnsupportedVersion { found, supported, .. } if found > supported => {
                 Some("it was written by a newer curate; use that one".to_owned())
             }

@@ -48,20 +48,20 @@ compile_error!(
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("shards are memory-mapped whole: a 64-bit address space is needed");
 
-mod atomic;
-mod error;
 mod format;
 mod manifest;
-mod map;
-mod packing;
-mod plan;
-mod reader;
+mod writer;
 mod splits;
+mod packing;
+mod view;
+mod atomic;
+mod reader;
+mod map;
 #[cfg(test)]
 mod testing;
-mod view;
+mod plan;
 mod vocabulary;
-mod writer;
+mod error;
 
 pub use error::{Error, Result};
 pub use format::{MAX_SEQ_LEN, TokenId, Width};

@@ -22,18 +22,18 @@
 //!
 //! Nothing here knows a terminal, a clock or a thread; only [`Tokenizer::load`] opens a file.
 
+mod tokenizer;
 mod builtin;
-mod byte_level;
-mod encode;
-mod error;
-mod fast;
 mod hf;
-mod merges;
+mod byte_level;
+mod fast;
+mod encode;
 mod stream;
+mod train;
 #[cfg(test)]
 mod testing;
-mod tokenizer;
-mod train;
+mod merges;
+mod error;
 
 pub use encode::{EncodeMapper, EncodedDocument};
 pub use error::{Error, Result};

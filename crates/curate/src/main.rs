@@ -1,12 +1,12 @@
 //! `curate`: turns raw text into training shards and trains a causal language model on them.
 
-mod chain;
 mod cli;
 mod commands;
-mod failure;
+mod chain;
 mod summary;
-mod ui;
+mod failure;
 mod usage;
+mod ui;
 
 use std::process::ExitCode;
 

@@ -1,14 +1,14 @@
 //! The commands, one file each.
 
+pub(crate) mod read;
 pub(crate) mod clean;
 pub(crate) mod dedup;
-pub(crate) mod generate;
-pub(crate) mod pack;
-pub(crate) mod read;
-pub(crate) mod run;
-pub(crate) mod tokenize;
 pub(crate) mod train_tokenizer;
+pub(crate) mod tokenize;
+pub(crate) mod pack;
+pub(crate) mod run;
 pub(crate) mod trainer;
+pub(crate) mod generate;
 
 use crate::cli::{Cli, Command};
 use crate::failure::{Exit, Result};
