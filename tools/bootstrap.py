@@ -31,7 +31,7 @@ TORCH = "2.11.0"
 LIGHT = ["torch==" + TORCH, "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
 # The C++ parts are the same in every wheel of a version, so one Python tag serves any local Python.
 WHEEL_PYTHON = "3.12"
-PLATFORMS = ["manylinux_2_%d_x86_64" % glibc for glibc in (28, 27, 26, 25, 24, 17)] + ["manylinux2014_x86_64"]
+PLATFORMS = ["manylinux_2_%d_x86_64" % glibc for glibc in (28, 27, 26, 25, 24, 17)]
 LIBRARIES = ["libtorch_cpu.so", "libc10.so", "libgomp.so.1"]
 LAYOUT = "1"  # raise when the layout of `.libtorch/` changes, so that old ones are made anew
 
@@ -56,11 +56,13 @@ def megabytes(n):
 
 
 def run(command, purpose):
-    """Run a command; on failure say what it was for."""
+    """Run a command, whose own messages go to the terminal; on failure say what it was for."""
     try:
-        subprocess.run([str(word) for word in command], check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
+        status = subprocess.run([str(word) for word in command]).returncode
+    except OSError as error:
         raise Failure("%s: %s" % (purpose, error))
+    if status != 0:
+        raise Failure("%s: %s ended with status %d" % (purpose, Path(str(command[0])).name, status))
 
 
 # --- what is there already ---------------------------------------------------------------------------------
@@ -82,7 +84,8 @@ def version_of(torch):
 
 def missing_from(torch):
     """The first thing a build or a run would miss in the torch folder, or None."""
-    for name in ["include/torch/csrc/api/include/torch/torch.h"] + ["lib/" + lib for lib in LIBRARIES[:2] + ["libtorch.so"]]:
+    libraries = ["lib/" + name for name in LIBRARIES[:2] + ["libtorch.so"]]
+    for name in ["include/torch/csrc/api/include/torch/torch.h"] + libraries:
         if not (torch / name).exists():
             return torch / name
     return None
@@ -118,7 +121,8 @@ def check_users_libtorch(torch):
         raise Failure("LIBTORCH=%s lacks %s" % (torch, missing), "unset LIBTORCH to let this script make .libtorch/")
     found = version_of(torch)
     if found not in (TORCH, None):
-        raise Failure("LIBTORCH=%s is version %s, expected %s" % (torch, found, TORCH), "unset LIBTORCH, or point it elsewhere")
+        problem = "LIBTORCH=%s is version %s, expected %s" % (torch, found, TORCH)
+        raise Failure(problem, "unset LIBTORCH, or point it elsewhere")
     say("using your LIBTORCH, %s (%s)" % (torch, found or "version not recorded there"))
 
 
@@ -145,11 +149,12 @@ def make_venv(folder):
 
 def wanted(name):
     """Whether a light install keeps this member of a wheel."""
+    nvidia = "/include/" in name or name.endswith(("/libcudart.so.13", "/libcupti.so.13"))
     return (
         name == "torch/version.py"
         or name in ["torch/lib/" + lib for lib in LIBRARIES]
         or name.startswith("torch/include/")
-        or (name.startswith("nvidia/") and ("/include/" in name or name.endswith(("/libcudart.so.13", "/libcupti.so.13"))))
+        or (name.startswith("nvidia/") and nvidia)
         or "LICENSE" in name.upper()
         or "NOTICE" in name.upper()
     )
@@ -188,16 +193,21 @@ def install_full():
     """Install all of torch into a virtual environment; returns its site-packages folder."""
     python = make_venv(HOME / "venv")
     say("installing the full torch==%s with its CUDA libraries (about 2.7 GB)" % TORCH)
-    run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "torch==" + TORCH], "cannot install torch")
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "torch==" + TORCH]
+    run(install, "cannot install torch")
     return next((HOME / "venv" / "lib").glob("python3*")) / "site-packages"
 
 
-def write_stub(lib):
-    """Write the empty `libtorch.so` that torch's build glue links and nothing uses."""
-    compilers = [os.environ.get("CC"), "cc", "gcc", "clang"]
-    compiler = next((c for c in compilers if c and shutil.which(c)), None)
-    if compiler is None:
+def c_compiler():
+    """A C compiler; asked for before anything is downloaded."""
+    found = [c for c in (os.environ.get("CC"), "cc", "gcc", "clang") if c and shutil.which(c)]
+    if not found:
         raise Failure("no C compiler found", "install one; on Debian and Ubuntu: apt install g++")
+    return found[0]
+
+
+def write_stub(lib, compiler):
+    """Write the empty `libtorch.so` that torch's build glue links and nothing uses."""
     source = lib / "stub.c"
     source.write_text("void curate_libtorch_stub(void) {}\n")
     flags = ["-shared", "-fPIC", "-nostdlib", "-Wl,-soname,libtorch.so"]
@@ -210,7 +220,7 @@ def make(cuda, use_installed):
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         hint = "set LIBTORCH to a libtorch %s built for this machine" % TORCH
         raise Failure("this script knows Linux x86_64 only, not %s %s" % (platform.system(), platform.machine()), hint)
-    start, size = time.monotonic(), 0
+    start, size, compiler = time.monotonic(), 0, c_compiler()
     HOME.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="new-", dir=str(HOME)) as folder:
         new = Path(folder)
@@ -221,10 +231,10 @@ def make(cuda, use_installed):
             link_to(site, new)
         else:
             size = fetch_light(new)
-        write_stub(new / "torch" / "lib")
+        write_stub(new / "torch" / "lib", compiler)
         missing = missing_from(new / "torch")
         if missing:
-            raise Failure("incomplete: %s is missing" % missing.relative_to(new), "torch was packed differently than expected")
+            raise Failure("%s is missing: this torch is packed otherwise than expected" % missing.relative_to(new))
         if STAMP.exists():
             STAMP.unlink()
         for part in sorted(new.iterdir()):
@@ -267,8 +277,9 @@ def main():
         if way is None:
             raise Failure("no usable libtorch %s in %s" % (TORCH, HOME), "python3 tools/bootstrap.py")
         return say("libtorch %s is ready (%s)" % (TORCH, way))
-    gpu_ready = way is not None and (HOME / "torch/lib/libtorch_cpu.so").resolve().with_name("libtorch_cuda.so").exists()
-    if way is not None and not options.force and (gpu_ready or not options.cuda) and not (options.light and way != "light"):
+    cuda_library = (HOME / "torch/lib/libtorch_cpu.so").resolve().with_name("libtorch_cuda.so")
+    suits = (cuda_library.exists() or not options.cuda) and (way == "light" or not options.light)
+    if way is not None and suits and not options.force:
         return say("libtorch %s is ready (%s)" % (TORCH, way))
     make(options.cuda, use_installed=not options.light)
 

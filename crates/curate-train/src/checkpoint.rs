@@ -12,7 +12,6 @@
 //! memory map, one at a time, so neither needs a second copy of the model (a GPU's tensors pass through the host one
 //! by one).
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -151,6 +150,8 @@ pub fn tidy(run: &Path, keep: usize) -> Result<()> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.starts_with(".step-") && (name.ends_with(".new") || name.ends_with(".old")) {
             remove(&path)?;
+        } else if name.starts_with('.') && name.ends_with(".new") {
+            std::fs::remove_file(&path).map_err(Error::io(&path))?;
         }
     }
     Ok(())
@@ -186,7 +187,10 @@ fn write_tensors(path: &Path, tensors: &[(String, &Tensor)]) -> Result<FileSum> 
     };
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let infos = tensors.iter().map(info).collect();
-    let damaged = |error: safetensors::SafeTensorError| Error::Damaged { path: path.into(), problem: error.to_string() };
+    let damaged = |error: safetensors::SafeTensorError| Error::Damaged {
+        path: path.into(),
+        problem: error.to_string(),
+    };
     let header = Metadata::new(Some(metadata.into_iter().collect()), infos).map_err(damaged)?;
     let json = |source| Error::Json { path: path.into(), what: "safetensors header", source };
     let mut header = serde_json::to_vec(&header).map_err(json)?;
@@ -226,15 +230,12 @@ impl HashingWriter {
 fn with_bytes<R>(tensor: &Tensor, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
     let host = tensor.f_detach()?.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
     let length = host.numel() * 4;
-    let bytes: Cow<'_, [u8]> = if length == 0 {
-        Cow::Borrowed(&[]) // an empty tensor's address may be null
-    } else {
-        // SAFETY: `host` is a contiguous fp32 tensor in host memory that lives until the end of this function, so its
-        // address is valid for 4 bytes an element, and nothing writes to it meanwhile: all tensor work is on this
-        // thread.
-        Cow::Borrowed(unsafe { std::slice::from_raw_parts(host.data_ptr().cast::<u8>(), length) })
-    };
-    Ok(f(&bytes))
+    if length == 0 {
+        return Ok(f(&[])); // an empty tensor's address may be null
+    }
+    // SAFETY: `host` is a contiguous fp32 tensor in host memory that lives until the end of this function, so its
+    // address is valid for 4 bytes an element, and nothing writes to it meanwhile: all tensor work is on this thread.
+    Ok(f(unsafe { std::slice::from_raw_parts(host.data_ptr().cast::<u8>(), length) }))
 }
 
 /// Copies the values of a file into tensors; both must have the same names, shapes and dtypes.

@@ -129,7 +129,10 @@ impl ModelConfig {
         }
         let (channels, heads, kv_heads) = (self.channels, self.heads, self.kv_heads);
         if !channels.is_multiple_of(heads) {
-            return Err(Error::option("--heads", format!("{channels} channels cannot be cut into {heads} equal heads")));
+            return Err(Error::option(
+                "--heads",
+                format!("{channels} channels cannot be cut into {heads} equal heads"),
+            ));
         }
         if !heads.is_multiple_of(kv_heads) {
             let problem = format!("{heads} heads cannot share {kv_heads} key-value heads equally");
@@ -245,7 +248,8 @@ impl TrainOptions {
     /// Rounding and cadence may change; [`rounding_changes`](Self::rounding_changes) tells which of them cost the
     /// bitwise continuation.
     pub fn check_resume(&self, asked: &TrainOptions) -> Result<()> {
-        let changed = self.changes(asked).into_iter().find(|(flag, ..)| !RESUME_MAY_CHANGE.contains(&flag.as_str()));
+        let changed =
+            self.changes(asked).into_iter().find(|(flag, ..)| !RESUME_MAY_CHANGE.contains(&flag.as_str()));
         match changed {
             Some((flag, recorded, asked)) => Err(Error::ResumeMismatch { flag, recorded, asked }),
             None => Ok(()),
@@ -459,7 +463,12 @@ impl Preset {
                 warmup: self.warmup,
             },
             optimizer: AdamWOptions::default(),
-            numerics: NumericOptions { dtype: Dtype::Fp32, device: "cpu".to_owned(), threads: 1, micro_batch: 0 },
+            numerics: NumericOptions {
+                dtype: Dtype::Fp32,
+                device: "cpu".to_owned(),
+                threads: 1,
+                micro_batch: 0,
+            },
             cadence: Cadence {
                 eval_every: 0,
                 eval_tokens: 65_536,
@@ -521,7 +530,10 @@ mod tests {
             assert_eq!(options.tokens_per_step(), preset(name).unwrap().batch_tokens, "{name}");
         }
         let message = preset("gpt5").unwrap_err().to_string();
-        assert!(message.starts_with("--preset: there is no preset \"gpt5\"; there are char-tiny, gpt2-tiny"), "{message}");
+        assert!(
+            message.starts_with("--preset: there is no preset \"gpt5\"; there are char-tiny, gpt2-tiny"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -555,17 +567,18 @@ mod tests {
 
     #[test]
     fn resuming_refuses_what_shapes_the_result_and_names_it() {
-        let check = |change: fn(&mut TrainOptions), expected: Option<(&str, &str, &str)>, rounding: &[&str]| {
-            let (recorded, mut asked) = (options(), options());
-            change(&mut asked);
-            let found = match recorded.check_resume(&asked) {
-                Ok(()) => None,
-                Err(Error::ResumeMismatch { flag, recorded, asked }) => Some((flag, recorded, asked)),
-                Err(other) => panic!("{other}"),
+        let check =
+            |change: fn(&mut TrainOptions), expected: Option<(&str, &str, &str)>, rounding: &[&str]| {
+                let (recorded, mut asked) = (options(), options());
+                change(&mut asked);
+                let found = match recorded.check_resume(&asked) {
+                    Ok(()) => None,
+                    Err(Error::ResumeMismatch { flag, recorded, asked }) => Some((flag, recorded, asked)),
+                    Err(other) => panic!("{other}"),
+                };
+                assert_eq!(found, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
+                assert_eq!(recorded.rounding_changes(&asked), rounding);
             };
-            assert_eq!(found, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
-            assert_eq!(recorded.rounding_changes(&asked), rounding);
-        };
         check(|_| (), None, &[]);
         check(|o| o.cadence.save_every = 7, None, &[]);
         check(|o| o.numerics.threads = 7, None, &["--threads"]);

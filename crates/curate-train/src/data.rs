@@ -59,7 +59,10 @@ impl Loader {
         let (shards, split) = (Arc::clone(shards), options.split.clone());
         let read = move || {
             for step in first..end {
-                let batch = shards.split(&split).map_err(Error::from).and_then(|split| read_batch(&view, split, &plan, step));
+                let batch = shards
+                    .split(&split)
+                    .map_err(Error::from)
+                    .and_then(|split| read_batch(&view, split, &plan, step));
                 let failed = batch.is_err();
                 // A closed channel means that the training ended early: nothing is lost.
                 if sender.send(batch).is_err() || failed {
@@ -68,7 +71,7 @@ impl Loader {
             }
         };
         let thread = std::thread::Builder::new().name("loader".into()).spawn(read);
-        let thread = thread.map_err(|source| Error::Io { path: "the loader thread".into(), source })?;
+        let thread = thread.map_err(|error| Error::Io { path: "the loader thread".into(), error })?;
         Ok(Loader { batches: Some(receiver), thread: Some(thread) })
     }
 

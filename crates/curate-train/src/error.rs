@@ -16,8 +16,14 @@ pub enum Error {
     #[error("tensor operation failed: {}", first_line(.0))]
     Torch(#[from] tch::TchError),
     /// A file or directory could not be read or written.
-    #[error("{path}: {source}", path = .path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {error}", path = .path.display())]
+    Io { path: PathBuf, error: std::io::Error },
+    /// Another process trains in the run directory.
+    #[error("{run} is in use by another process", run = .run.display())]
+    Busy { run: PathBuf },
+    /// A token id that the tokenizer does not have.
+    #[error("token id {id} in split {split:?} is outside the vocabulary of {vocab_size}")]
+    TokenOutOfRange { split: String, id: u32, vocab_size: u32 },
     /// A JSON file does not have the expected form.
     #[error("{path}: not a valid {what}", path = .path.display())]
     Json { path: PathBuf, what: &'static str, source: serde_json::Error },
@@ -48,6 +54,9 @@ pub enum Error {
     /// The split has nothing to train on or to score.
     #[error("split {split:?} of {shards} has no {what}", shards = .shards.display())]
     NothingThere { shards: PathBuf, split: String, what: &'static str },
+    /// The user interrupted.
+    #[error("interrupted")]
+    Interrupted,
     /// The data thread ended before its time.
     #[error("the thread that reads batches stopped unexpectedly")]
     LoaderStopped,
@@ -67,6 +76,7 @@ impl Error {
             Error::ResumeMismatch { flag, .. } => {
                 Some(format!("leave {flag} out (a resumed run keeps its options), or start a new run with another -o"))
             }
+            Error::TokenOutOfRange { .. } => Some("the shards are damaged; check them with: curate verify".into()),
             Error::OtherShards { .. } => Some("name the shard set that the run was trained on".into()),
             Error::Damaged { .. } => {
                 Some("remove that checkpoint's directory; the one before it is then used".into())
@@ -85,7 +95,7 @@ impl Error {
     }
 
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
-        move |source| Error::Io { path: path.to_owned(), source }
+        move |error| Error::Io { path: path.to_owned(), error }
     }
 
     pub(crate) fn option(flag: &'static str, problem: impl Into<String>) -> Error {
@@ -115,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_resume_mismatch_names_the_flag_and_both_values() {
-        let error = Error::ResumeMismatch { flag: "--steps".into(), recorded: "200".into(), asked: "300".into() };
+        let error =
+            Error::ResumeMismatch { flag: "--steps".into(), recorded: "200".into(), asked: "300".into() };
         assert_eq!(error.to_string(), "cannot resume with another --steps: the run has 200, asked for 300");
         assert!(error.hint().is_some_and(|hint| hint.starts_with("leave --steps out")));
     }

@@ -10,17 +10,17 @@
 //!
 //! All tensor work happens on the thread that calls; the only other thread hands over plain token buffers.
 
-pub mod config;
-pub mod model;
-pub mod optim;
-pub mod schedule;
-pub mod data;
-pub mod train;
 pub mod checkpoint;
+pub mod config;
+pub mod data;
+pub mod device;
+mod error;
 pub mod eval;
 pub mod generate;
-pub mod device;
+pub mod model;
+pub mod optim;
 pub mod rng;
-mod error;
+pub mod schedule;
+pub mod train;
 
 pub use error::{Error, Result};

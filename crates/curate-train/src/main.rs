@@ -1,1 +1,42 @@
-fn main() {}
+//! `curate-train`: train, evaluate and sample small language models on token shards.
+//!
+//! `curate train`, `curate eval` and `curate generate` replace themselves with this program, so that only it pays for
+//! loading libtorch.
+
+mod commands;
+mod memory;
+mod output;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Train, evaluate and sample causal language models on token shards
+#[derive(Parser)]
+#[command(name = "curate-train", version, arg_required_else_help = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Train(Box<commands::train::TrainArgs>),
+    Eval(commands::eval::EvalArgs),
+    Generate(commands::generate::GenerateArgs),
+}
+
+fn main() -> ExitCode {
+    memory::keep();
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Train(args) => commands::train::run(&args),
+        Command::Eval(args) => commands::eval::run(&args),
+        Command::Generate(args) => commands::generate::run(&args),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(error) => output::report(&error).into(),
+    }
+}

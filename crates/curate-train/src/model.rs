@@ -121,23 +121,33 @@ impl KvCache {
 impl Model {
     /// A model with initial weights drawn from `seed`: the same on every device.
     pub fn new(config: &ModelConfig, dtype: Dtype, device: Device, seed: u64) -> Result<Model> {
+        Model::build(config, dtype, device, Some(seed))
+    }
+
+    /// A model whose weights are to be read from a checkpoint; until then its matrices are zero.
+    pub fn blank(config: &ModelConfig, dtype: Dtype, device: Device) -> Result<Model> {
+        Model::build(config, dtype, device, None)
+    }
+
+    fn build(config: &ModelConfig, dtype: Dtype, device: Device, seed: Option<u64>) -> Result<Model> {
         config.check()?;
         let mut init = Initializer { seed, device, parameters: Vec::new() };
         let c = i64::from(config.channels);
-        let vocab = i64::from(config.vocab_size);
         let embedding = init.embedding("embedding.weight", config)?;
         let position = match config.position {
-            Position::Learned => Some(init.normal("position.weight", &[i64::from(config.context), c], INIT_STD)?),
+            Position::Learned => {
+                Some(init.normal("position.weight", &[i64::from(config.context), c], INIT_STD)?)
+            }
             Position::Rope => None,
         };
-        let blocks = (0..config.layers).map(|layer| Block::new(&mut init, config, layer)).collect::<Result<_>>()?;
+        let blocks =
+            (0..config.layers).map(|layer| Block::new(&mut init, config, layer)).collect::<Result<_>>()?;
         let norm = init.norm("norm", config)?;
         let head = if config.tied { None } else { Some(init.embedding("head.weight", config)?) };
         let rotation = match config.position {
             Position::Learned => None,
             Position::Rope => Some(Rotation::new(config, device)?),
         };
-        debug_assert!(vocab <= embedding.size()[0], "padding only adds rows");
         let kind = match dtype {
             Dtype::Fp32 => Kind::Float,
             Dtype::Bf16 => Kind::BFloat16,
@@ -160,6 +170,11 @@ impl Model {
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Name of the arithmetic: `fp32` or `bf16`.
+    pub fn dtype_name(&self) -> &'static str {
+        if self.kind == Kind::BFloat16 { "bf16" } else { "fp32" }
     }
 
     /// Where the model lies.
@@ -231,7 +246,12 @@ impl Model {
         };
         for (layer, block) in self.blocks.iter().enumerate() {
             let past = cache.as_mut().map(|cache| Past { start, pair: &mut cache.layers[layer] });
-            let attended = block.attention.forward(&self.normed(&block.norm1, &x)?, &self.config, rotation.as_ref(), past)?;
+            let attended = block.attention.forward(
+                &self.normed(&block.norm1, &x)?,
+                &self.config,
+                rotation.as_ref(),
+                past,
+            )?;
             x = x.f_add(&attended)?;
             x = x.f_add(&block.mlp.forward(&self.normed(&block.norm2, &x)?, self.config.mlp)?)?;
         }
@@ -269,7 +289,12 @@ impl Block {
         Ok(Block {
             norm1: init.norm(&name("norm1"), config)?,
             attention: Attention {
-                qkv: init.linear(&name("attention.qkv"), config, [(heads + 2 * kv_heads) * d, c], INIT_STD)?,
+                qkv: init.linear(
+                    &name("attention.qkv"),
+                    config,
+                    [(heads + 2 * kv_heads) * d, c],
+                    INIT_STD,
+                )?,
                 qk_norm: match config.qk_norm {
                     true => Some((
                         init.ones(&name("attention.q_norm.weight"), d)?,
@@ -318,7 +343,9 @@ impl Attention {
         let (heads, kv_heads, d) =
             (i64::from(config.heads), i64::from(config.kv_heads), i64::from(config.head_size()));
         let parts = self.qkv.forward(x)?.f_split_with_sizes([heads * d, kv_heads * d, kv_heads * d], -1)?;
-        let by_head = |part: &Tensor, heads| Ok::<_, crate::Error>(part.f_view([batch, time, heads, d])?.f_transpose(1, 2)?);
+        let by_head = |part: &Tensor, heads| {
+            Ok::<_, crate::Error>(part.f_view([batch, time, heads, d])?.f_transpose(1, 2)?)
+        };
         let mut q = by_head(&parts[0], heads)?; // [B, H, T, D]
         let mut k = by_head(&parts[1], kv_heads)?; // [B, K, T, D]
         let mut v = by_head(&parts[2], kv_heads)?;
@@ -337,7 +364,8 @@ impl Attention {
             (k, v) = past.extend(&k, &v)?;
         }
         let grouped = kv_heads < heads;
-        let y = Tensor::f_scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, causal, None, grouped)?;
+        let y =
+            Tensor::f_scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, causal, None, grouped)?;
         self.out.forward(&y.f_transpose(1, 2)?.f_reshape([batch, time, heads * d])?)
     }
 }
@@ -410,21 +438,27 @@ impl Rotation {
 
 /// Makes the parameters, in order, each from a random stream of its own name.
 struct Initializer {
-    seed: u64,
+    /// `None`: no random numbers, as the weights will be read.
+    seed: Option<u64>,
     device: Device,
     parameters: Vec<Parameter>,
 }
 
 impl Initializer {
     fn normal(&mut self, name: &str, shape: &[i64], std: f64) -> Result<Tensor> {
-        let count = shape.iter().product::<i64>() as usize;
-        self.add(name, shape, &Rng::new(self.seed, name).normal(count, std))
+        let values = self.random(name, shape.iter().product::<i64>() as usize, std);
+        self.add(name, shape, &values)
+    }
+
+    fn random(&self, name: &str, count: usize, std: f64) -> Vec<f32> {
+        self.seed.map_or_else(|| vec![0.0; count], |seed| Rng::new(seed, name).normal(count, std))
     }
 
     /// A [V, C] matrix whose padding rows are zero.
     fn embedding(&mut self, name: &str, config: &ModelConfig) -> Result<Tensor> {
-        let [vocab, padded, c] = [config.vocab_size, config.padded_vocab(), config.channels].map(|n| n as usize);
-        let mut values = Rng::new(self.seed, name).normal(vocab * c, INIT_STD);
+        let [vocab, padded, c] =
+            [config.vocab_size, config.padded_vocab(), config.channels].map(|n| n as usize);
+        let mut values = self.random(name, vocab * c, INIT_STD);
         values.resize(padded * c, 0.0);
         self.add(name, &[padded as i64, c as i64], &values)
     }

@@ -58,7 +58,8 @@ impl AdamW {
     /// An optimiser that has made no update.
     pub fn new(options: AdamWOptions, parameters: &[Parameter]) -> Result<AdamW> {
         let _no_grad = tch::no_grad_guard();
-        let zeros = |p: &Parameter| Ok(Moments { first: p.tensor.f_zeros_like()?, second: p.tensor.f_zeros_like()? });
+        let zeros =
+            |p: &Parameter| Ok(Moments { first: p.tensor.f_zeros_like()?, second: p.tensor.f_zeros_like()? });
         let moments = parameters.iter().map(zeros).collect::<Result<_>>()?;
         Ok(AdamW { options, moments, updates: 0 })
     }
@@ -105,9 +106,11 @@ struct Update<'a> {
 impl Update<'_> {
     /// On a CPU, by pieces that stay in the cache: the update is ten passes over memory otherwise.
     fn apply(&self, weight: &Tensor, gradient: &Tensor, moments: &Moments) -> Result<()> {
-        const PIECE: i64 = 1 << 16;
+        /// The share of a thread: below this, libtorch does not cut an element-wise operation any further.
+        const PIECE: i64 = 1 << 15;
         let length = weight.numel() as i64;
-        let piece = if weight.device().is_cuda() { length } else { PIECE };
+        let threads = i64::from(tch::get_num_threads()).max(2);
+        let piece = if weight.device().is_cuda() { length } else { PIECE * threads };
         let flat = |tensor: &Tensor| tensor.f_reshape([-1]);
         let (weight, gradient) = (flat(weight)?, flat(gradient)?);
         let (first, second) = (flat(&moments.first)?, flat(&moments.second)?);

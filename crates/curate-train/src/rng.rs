@@ -51,7 +51,8 @@ mod tests {
     fn normal_numbers_have_their_mean_and_deviation() {
         let values = Rng::new(7, "weights").normal(100_001, 0.5);
         let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
-        let variance = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / values.len() as f64;
+        let variance =
+            values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / values.len() as f64;
         assert_eq!(values.len(), 100_001);
         assert!(mean.abs() < 0.01, "mean {mean}");
         assert!((variance.sqrt() - 0.5).abs() < 0.005, "deviation {}", variance.sqrt());

@@ -62,7 +62,10 @@ mod tests {
 
     #[test]
     fn golden_values() {
-        check(Shape::Cosine, &[(0, 1e-4), (4, 5e-4), (9, 1e-3), (10, 1e-3), (60, 5.5e-4), (110, 1e-4), (999, 1e-4)]);
+        check(
+            Shape::Cosine,
+            &[(0, 1e-4), (4, 5e-4), (9, 1e-3), (10, 1e-3), (60, 5.5e-4), (110, 1e-4), (999, 1e-4)],
+        );
         check(Shape::Cosine, &[(35, 1e-4 + 9e-4 * (0.5 + 0.5 * std::f64::consts::FRAC_1_SQRT_2))]);
         check(Shape::Linear, &[(0, 1e-4), (10, 1e-3), (35, 7.75e-4), (60, 5.5e-4), (110, 1e-4)]);
         check(Shape::Constant, &[(0, 1e-4), (10, 1e-3), (109, 1e-3)]);
@@ -70,7 +73,8 @@ mod tests {
 
     #[test]
     fn edges_without_warmup_and_with_nothing_but_warmup() {
-        let schedule = |warmup, steps| Schedule { steps, schedule: Shape::Cosine, lr: 1.0, min_lr_ratio: 0.0, warmup };
+        let schedule =
+            |warmup, steps| Schedule { steps, schedule: Shape::Cosine, lr: 1.0, min_lr_ratio: 0.0, warmup };
         assert_eq!(schedule(0, 1).lr(0), 1.0);
         assert_eq!(schedule(5, 5).lr(4), 1.0);
         assert_eq!(schedule(5, 5).lr(5), 1.0);

@@ -1,0 +1,141 @@
+//! `curate-train eval`: held-out loss of a run, with its protocol.
+
+use std::io::{BufWriter, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use curate_train::device::DeviceChoice;
+use curate_train::eval::{DocumentScore, EvalOptions, Evaluation, evaluate};
+use curate_train::train::store_evaluation;
+use curate_train::{Error, Result};
+use serde::Serialize;
+
+use crate::output::{self, Exit, thousands};
+use crate::signals;
+
+/// Paragraphs are single lines: the parser wraps them to the terminal.
+const EXAMPLES: &str = "\
+Examples:
+  curate eval run
+  curate eval run --split test --json - | jq .total.bits_per_byte
+  curate eval run --checkpoint step-00000100 --window 256 --stride 64 --per-document scores.jsonl
+
+Protocol: each document alone; one end-of-document id before it, so that the first token is scored too; a window of \
+--window tokens moves by --stride; every stored token, the closing end-of-document id included, is scored exactly \
+once. Log-probabilities are fp32, sums f64.
+
+Bits per byte = nats / (ln 2 × UTF-8 bytes); the column (without ends) leaves out the nats of the end-of-document \
+ids, which stand for no byte. The unigram row scores the same tokens by the token frequencies of the train split \
+(one added to each count): what a model gains is the difference.";
+
+/// Measure the held-out loss of a run
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct EvalArgs {
+    /// Run directory, as made by `curate train`
+    run: PathBuf,
+    /// Split to evaluate on
+    #[arg(long, value_name = "NAME", default_value = "val")]
+    split: String,
+    /// Other shards than the run's, made with the same tokenizer
+    #[arg(long, value_name = "DIR")]
+    shards: Option<PathBuf>,
+    /// Checkpoint, such as step-00000100 [default: the newest]
+    #[arg(long, value_name = "NAME")]
+    checkpoint: Option<PathBuf>,
+    /// Tokens of a window, at most the model's context [default: the context]
+    #[arg(long, value_name = "T")]
+    window: Option<u32>,
+    /// Step from window to window, at most the window [default: half the window]
+    #[arg(long, value_name = "T")]
+    stride: Option<u32>,
+    /// Evaluate the first N documents only
+    #[arg(long, value_name = "N")]
+    max_documents: Option<u64>,
+    /// Also write the result as JSON to this file; - is stdout
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Also write the score of each document, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    per_document: Option<PathBuf>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+    /// Threads of the tensor operations [default: the physical cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+    /// Print only warnings and errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
+    let interrupted = signals::listen();
+    let checkpoint = super::open_checkpoint(&args.run, args.checkpoint.as_deref())?;
+    let shards = super::open_shards(&checkpoint, args.shards.as_ref())?;
+    let model = super::load_model(&checkpoint, args.device, args.threads)?;
+    let options = EvalOptions {
+        split: args.split.clone(),
+        window: args.window,
+        stride: args.stride,
+        max_documents: args.max_documents,
+        max_tokens: None,
+        baseline: true,
+    };
+    let live = !args.quiet && std::io::stderr().is_terminal();
+    let mut on_progress = |done, total| {
+        if live {
+            output::live(&format!("evaluated {} of {} tokens", thousands(done), thousands(total)));
+        }
+        if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let (evaluation, documents) = evaluate(&model, &shards, &options, &mut on_progress)?;
+    if live {
+        output::live("");
+    }
+    let step = checkpoint.state.step;
+    let stored = store_evaluation(&args.run, step, &evaluation)?;
+    if !args.quiet {
+        output::table(&[("run", format!("{} at step {}", args.run.display(), thousands(step)))]);
+        output::evaluation(&evaluation);
+        output::line(&format!("stored in {}", stored.display()));
+    }
+    if let Some(path) = &args.json {
+        write_json(path, &evaluation)?;
+    }
+    if let Some(path) = &args.per_document {
+        write_documents(path, &documents, &shards.manifest().domains)?;
+    }
+    Ok(Exit::Fine)
+}
+
+fn write_json(path: &PathBuf, evaluation: &Evaluation) -> Result<()> {
+    let text = serde_json::to_string_pretty(evaluation);
+    let text = text.map_err(|source| Error::Json { path: path.clone(), what: "evaluation", source })? + "\n";
+    let written = match path.as_os_str() == "-" {
+        true => std::io::stdout().write_all(text.as_bytes()),
+        false => std::fs::write(path, text),
+    };
+    written.map_err(|error| Error::Io { path: path.clone(), error })
+}
+
+fn write_documents(path: &PathBuf, documents: &[DocumentScore], domains: &[String]) -> Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        #[serde(flatten)]
+        score: &'a DocumentScore,
+        domain_name: &'a str,
+    }
+    let write = || {
+        let mut file = BufWriter::new(std::fs::File::create(path)?);
+        for score in documents {
+            let domain_name = domains.get(usize::from(score.domain)).map_or("", String::as_str);
+            serde_json::to_writer(&mut file, &Line { score, domain_name })?;
+            file.write_all(b"\n")?;
+        }
+        file.flush()
+    };
+    write().map_err(|error| Error::Io { path: path.clone(), error })
+}

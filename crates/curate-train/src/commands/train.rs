@@ -1,0 +1,466 @@
+//! `curate-train train`: shards → checkpoints.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use curate_shards::{ShardSet, View};
+use curate_train::checkpoint::{self, Checkpoint};
+use curate_train::config::{
+    Dtype, Mlp, Norm, PRESETS, Position, RunConfig, TrainOptions, default_micro_batch, default_mlp_hidden,
+    preset,
+};
+use curate_train::device::{self, DeviceChoice};
+use curate_train::schedule::Shape;
+use curate_train::train::{Ending, Trainer};
+use curate_train::{Error, Result};
+
+use crate::output::{self, Console, Exit, thousands};
+use crate::signals;
+
+/// Paragraphs are single lines: the parser wraps them to the terminal.
+const EXAMPLES: &str = "\
+Examples:
+  curate train shards --preset gpt2-tiny --steps 200 -o run
+  curate train shards -o run --steps 200 --stop-after 100    (stops half-way …)
+  curate train -o run --resume                               (… and goes on, bit for bit)
+  curate train shards --preset llama-tiny --layers 6 --lr 1e-3 --eval-every 100 -o run
+
+The run directory holds step-*/ (checkpoints), log.jsonl (every step), config.json and eval-val.json. Memory is \
+about 16 bytes a parameter, and the activations of one micro-batch; --micro-batch bounds the latter and changes \
+only rounding.
+
+Ctrl-C finishes the step, saves a checkpoint and exits with 130.";
+
+/// Train a causal language model on token shards
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct TrainArgs {
+    /// Directory of token shards, as made by `curate tokenize` and `curate pack`
+    #[arg(required_unless_present = "resume")]
+    shards: Option<PathBuf>,
+    /// Run directory, made if absent
+    #[arg(short, long, value_name = "RUN", default_value = "run")]
+    output: PathBuf,
+    /// Go on from the newest checkpoint; options that are left out keep their recorded values
+    #[arg(long)]
+    resume: bool,
+    /// Stop with a checkpoint when update N of the run is done; the schedule is not shortened
+    #[arg(long, value_name = "N")]
+    stop_after: Option<u64>,
+    /// Print only warnings and errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Starting point for the model and its recipe [default: gpt2-tiny]
+    #[arg(long, value_name = "NAME", help_heading = "Model", value_parser = clap::builder::PossibleValuesParser::new(PRESETS))]
+    preset: Option<String>,
+    /// Blocks
+    #[arg(long, value_name = "L", help_heading = "Model")]
+    layers: Option<u32>,
+    /// Query heads; must divide the channels
+    #[arg(long, value_name = "H", help_heading = "Model")]
+    heads: Option<u32>,
+    /// Key and value heads; must divide the heads [default: as many as heads, or the preset's]
+    #[arg(long, value_name = "K", help_heading = "Model")]
+    kv_heads: Option<u32>,
+    /// Width of the residual stream
+    #[arg(long, value_name = "C", help_heading = "Model")]
+    channels: Option<u32>,
+    /// Width of the feed-forward layer [default: 4 C; 8/3 C with swiglu]
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    mlp_hidden: Option<u32>,
+    /// Normalisation: layernorm or rmsnorm
+    #[arg(long, value_name = "NAME", help_heading = "Model", value_parser = word::<Norm>)]
+    norm: Option<Norm>,
+    /// Position: learned or rope
+    #[arg(long, value_name = "NAME", help_heading = "Model", value_parser = word::<Position>)]
+    position: Option<Position>,
+    /// Base of the rotary wavelengths
+    #[arg(long, value_name = "THETA", help_heading = "Model")]
+    rope_theta: Option<f64>,
+    /// Feed-forward layer: gelu, swiglu or relu2
+    #[arg(long, value_name = "NAME", help_heading = "Model", value_parser = word::<Mlp>)]
+    mlp: Option<Mlp>,
+    /// Normalise query and key heads
+    #[arg(long, value_name = "true|false", help_heading = "Model")]
+    qk_norm: Option<bool>,
+    /// Use the embedding as output matrix
+    #[arg(long, value_name = "true|false", help_heading = "Model")]
+    tied: Option<bool>,
+    /// Give linear layers a bias
+    #[arg(long, value_name = "true|false", help_heading = "Model")]
+    bias: Option<bool>,
+
+    /// Tokens of a row; names a packing view of the shards [default: their shortest view]
+    #[arg(long, value_name = "T", help_heading = "Data")]
+    seq_len: Option<u32>,
+    /// Rows of a step [default: the preset's tokens / T]
+    #[arg(long, value_name = "ROWS", help_heading = "Data", conflicts_with = "batch_tokens")]
+    batch_size: Option<u32>,
+    /// Tokens of a step, rounded down to whole rows
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    batch_tokens: Option<u64>,
+    /// Rows of one forward and backward pass; a step adds up as many as it needs [default: what fits 256 MB of logits
+    /// on a CPU, 2 GB on a GPU]
+    #[arg(long, value_name = "ROWS", help_heading = "Data")]
+    micro_batch: Option<u32>,
+    /// Seed of the initial weights and of the row order [default: 1]
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    seed: Option<u64>,
+
+    /// Updates of the whole run [default: the preset's]
+    #[arg(long, value_name = "N", help_heading = "Optimiser")]
+    steps: Option<u64>,
+    /// Peak learning rate [default: the preset's]
+    #[arg(long, value_name = "RATE", help_heading = "Optimiser")]
+    lr: Option<f64>,
+    /// Learning rate at the end, as a share of the peak [default: 0.1]
+    #[arg(long, value_name = "RATIO", help_heading = "Optimiser")]
+    min_lr_ratio: Option<f64>,
+    /// Updates of linear warm-up [default: the preset's, at most a tenth of the steps]
+    #[arg(long, value_name = "N", help_heading = "Optimiser")]
+    warmup: Option<u64>,
+    /// What follows the warm-up: cosine, linear or constant [default: cosine]
+    #[arg(long, value_name = "NAME", help_heading = "Optimiser", value_parser = word::<Shape>)]
+    schedule: Option<Shape>,
+    /// Weight decay of matrices [default: 0.1]
+    #[arg(long, value_name = "RATE", help_heading = "Optimiser")]
+    weight_decay: Option<f64>,
+    /// Decay of AdamW's first moment [default: 0.9]
+    #[arg(long, value_name = "RATE", help_heading = "Optimiser")]
+    beta1: Option<f64>,
+    /// Decay of AdamW's second moment [default: 0.95]
+    #[arg(long, value_name = "RATE", help_heading = "Optimiser")]
+    beta2: Option<f64>,
+    /// Largest global norm of the gradient; 0 = no limit [default: 1]
+    #[arg(long, value_name = "NORM", help_heading = "Optimiser")]
+    clip: Option<f64>,
+
+    /// Arithmetic of the model: fp32 or bf16; weights, moments and loss stay fp32 [default: fp32]
+    #[arg(long, value_name = "NAME", help_heading = "Machine", value_parser = word::<Dtype>)]
+    dtype: Option<Dtype>,
+    /// auto, cpu, cuda or cuda:N; auto takes a GPU if one can be used [default: auto]
+    #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
+    device: Option<DeviceChoice>,
+    /// Threads of the tensor operations [default: the physical cores]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    threads: Option<u32>,
+
+    /// Evaluate every N steps besides the end; 0 = never [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
+    eval_every: Option<u64>,
+    /// Stop an evaluation before the end after N tokens; the one at the end takes the whole split [default: 65536]
+    #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
+    eval_tokens: Option<u64>,
+    /// Split to evaluate on, if it is there [default: val]
+    #[arg(long, value_name = "NAME", help_heading = "Evaluation and checkpoints")]
+    eval_split: Option<String>,
+    /// Save a checkpoint every N steps besides the end and before evaluations; 0 = never [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
+    save_every: Option<u64>,
+    /// Checkpoints to keep [default: 2]
+    #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
+    keep_last: Option<u32>,
+    /// Print a line every N steps; log.jsonl has them all [default: 10]
+    #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
+    log_every: Option<u64>,
+}
+
+/// Parses a word as the setting that is written so in `config.json`.
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|error| {
+        let message = error.to_string();
+        message.replace("unknown variant", "unknown name").replace('`', "")
+    })
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
+    let interrupted = signals::listen();
+    let from = checkpoint_to_resume(args)?;
+    let recorded = from.as_ref().map(|checkpoint| &checkpoint.state.run);
+    let dir = args
+        .shards
+        .as_ref()
+        .or(recorded.map(|run| &run.shards))
+        .expect("the parser asks for shards or --resume");
+    let shards = Arc::new(ShardSet::open(dir)?);
+    let (run, view) = match recorded {
+        None => new_run(args, &shards)?,
+        Some(recorded) => resumed_run(args, recorded, &shards)?,
+    };
+    let options = run.options.clone();
+    device::set_threads(options.numerics.threads);
+    let choice = options.numerics.device.parse();
+    let choice = choice.map_err(|problem| Error::Option { flag: "--device", problem })?;
+    let device = device::open(choice)?;
+    if !args.quiet {
+        print_settings(&args.output, &run, &view, from.as_ref());
+    }
+    let shard_set = Arc::clone(&shards);
+    let mut trainer = match &from {
+        None => Trainer::create(&args.output, run, shard_set, device)?,
+        Some(checkpoint) => Trainer::resume(&args.output, run, shard_set, device, checkpoint)?,
+    };
+    let mut console = Console::new(args.quiet, options.cadence.log_every, options.schedule.steps);
+    let ending = trainer.train(args.stop_after, &mut console, interrupted)?;
+    Ok(report(args, &options, &trainer, &ending))
+}
+
+/// Prints how the run ended.
+fn report(args: &TrainArgs, options: &TrainOptions, trainer: &Trainer, ending: &Ending) -> Exit {
+    let run = args.output.display();
+    if !args.quiet {
+        match ending {
+            Ending::Finished(Some(evaluation)) => output::evaluation(evaluation),
+            Ending::Finished(None) => {
+                let split = &options.cadence.eval_split;
+                output::line(&format!("no evaluation: the shards have no documents in a split {split:?}"));
+            }
+            Ending::Stopped | Ending::Interrupted => {
+                let (step, steps) = (trainer.step(), options.schedule.steps);
+                output::line(&format!(
+                    "stopped at step {step} of {steps}; go on with: curate train -o {run} --resume"
+                ));
+            }
+        }
+        output::line(&format!("run directory: {run}"));
+    }
+    if *ending == Ending::Interrupted { Exit::Interrupted } else { Exit::Fine }
+}
+
+/// The checkpoint to go on from; refuses to start a second run in a directory that has one.
+fn checkpoint_to_resume(args: &TrainArgs) -> Result<Option<Checkpoint>> {
+    let run = &args.output;
+    if args.resume {
+        return super::open_checkpoint(run, None).map(Some);
+    }
+    match checkpoint::list(run)?.last() {
+        Some((step, _)) => Err(Error::RunExists { run: run.clone(), step: *step }),
+        None => Ok(None),
+    }
+}
+
+/// Options of a new run: the preset's, then what the user says.
+fn new_run(args: &TrainArgs, shards: &ShardSet) -> Result<(RunConfig, View)> {
+    let preset = preset(args.preset.as_deref().unwrap_or("gpt2-tiny"))?;
+    let views = shards.views("train");
+    let seq_len = args.seq_len.or(views.first().copied()).unwrap_or(1024);
+    let view = shards.view("train", seq_len)?;
+    if view.num_rows() == 0 {
+        let shards = shards.dir().to_owned();
+        return Err(Error::NothingThere {
+            shards,
+            split: "train".into(),
+            what: "rows of at least two tokens",
+        });
+    }
+    let mut options = preset.options(shards.manifest().tokenizer.vocab_size, seq_len, view.num_rows());
+    options.numerics.threads = u32::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
+    options.numerics.device = device::name(device::open(args.device.unwrap_or(DeviceChoice::Auto))?);
+    apply(args, &mut options);
+    let steps = options.schedule.steps;
+    options.schedule.warmup = args.warmup.unwrap_or(preset.warmup.min(steps / 10));
+    options.numerics.micro_batch = args.micro_batch.unwrap_or_else(|| default_micro_batch(&options));
+    options.numerics.micro_batch = options.numerics.micro_batch.min(options.data.batch_size);
+    options.check()?;
+    let run = RunConfig {
+        format_version: RunConfig::FORMAT_VERSION,
+        options,
+        shards: absolute(shards.dir()),
+        rows_checksum: view.checksum().to_owned(),
+        tokenizer: shards.manifest().tokenizer.clone(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        libtorch: RunConfig::LIBTORCH.to_owned(),
+    };
+    Ok((run, view))
+}
+
+/// Options of a resumed run: the recorded ones; what the user says may change how it runs, not what comes out.
+fn resumed_run(args: &TrainArgs, recorded: &RunConfig, shards: &ShardSet) -> Result<(RunConfig, View)> {
+    let mut options = recorded.options.clone();
+    apply(args, &mut options);
+    if let Some(preset) = &args.preset {
+        options.preset.clone_from(preset);
+    }
+    set(&mut options.schedule.warmup, args.warmup);
+    set(&mut options.numerics.micro_batch, args.micro_batch);
+    if let Some(choice) = args.device {
+        options.numerics.device = device::name(device::open(choice)?);
+    }
+    recorded.options.check_resume(&options)?;
+    options.check()?;
+    let view = shards.view(&options.data.split, options.data.seq_len)?;
+    let other =
+        |problem: &str| Error::OtherShards { shards: shards.dir().to_owned(), problem: problem.to_owned() };
+    if shards.manifest().tokenizer != recorded.tokenizer {
+        return Err(other("it was made with another tokenizer"));
+    }
+    if view.checksum() != recorded.rows_checksum {
+        return Err(other("its training rows differ"));
+    }
+    let changes = recorded.options.rounding_changes(&options);
+    if !changes.is_empty() {
+        let flags = changes.join(", ");
+        output::warn(&format!(
+            "{flags} changed: the result will differ from an uninterrupted run's by rounding"
+        ));
+    }
+    let program = env!("CARGO_PKG_VERSION").to_owned();
+    let run = RunConfig { options, shards: absolute(shards.dir()), program, ..recorded.clone() };
+    Ok((run, view))
+}
+
+/// The path as it is found from any directory.
+fn absolute(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Puts the given flags into the options.
+fn apply(args: &TrainArgs, options: &mut TrainOptions) {
+    let model = &mut options.model;
+    let before = model.clone();
+    set(&mut model.layers, args.layers);
+    set(&mut model.heads, args.heads);
+    if before.kv_heads == before.heads {
+        model.kv_heads = model.heads; // plain attention stays plain
+    }
+    set(&mut model.kv_heads, args.kv_heads);
+    set(&mut model.channels, args.channels);
+    set(&mut model.mlp, args.mlp);
+    if (model.channels, model.mlp) != (before.channels, before.mlp) {
+        model.mlp_hidden = default_mlp_hidden(model.mlp, model.channels);
+    }
+    set(&mut model.mlp_hidden, args.mlp_hidden);
+    set(&mut model.norm, args.norm);
+    set(&mut model.position, args.position);
+    set(&mut model.rope_theta, args.rope_theta);
+    set(&mut model.qk_norm, args.qk_norm);
+    set(&mut model.tied, args.tied);
+    set(&mut model.bias, args.bias);
+
+    let data = &mut options.data;
+    set(&mut data.seq_len, args.seq_len);
+    set(&mut data.batch_size, args.batch_size);
+    if let Some(tokens) = args.batch_tokens {
+        data.batch_size = u32::try_from((tokens / u64::from(data.seq_len.max(1))).max(1)).unwrap_or(u32::MAX);
+    }
+    set(&mut data.seed, args.seed);
+
+    let schedule = &mut options.schedule;
+    set(&mut schedule.steps, args.steps);
+    set(&mut schedule.lr, args.lr);
+    set(&mut schedule.min_lr_ratio, args.min_lr_ratio);
+    set(&mut schedule.schedule, args.schedule);
+
+    let optimizer = &mut options.optimizer;
+    set(&mut optimizer.weight_decay, args.weight_decay);
+    set(&mut optimizer.beta1, args.beta1);
+    set(&mut optimizer.beta2, args.beta2);
+    set(&mut optimizer.clip, args.clip);
+
+    set(&mut options.numerics.dtype, args.dtype);
+    set(&mut options.numerics.threads, args.threads);
+
+    let cadence = &mut options.cadence;
+    set(&mut cadence.eval_every, args.eval_every);
+    set(&mut cadence.eval_tokens, args.eval_tokens);
+    set(&mut cadence.eval_split, args.eval_split.clone());
+    set(&mut cadence.save_every, args.save_every);
+    set(&mut cadence.keep_last, args.keep_last);
+    set(&mut cadence.log_every, args.log_every);
+}
+
+fn set<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
+}
+
+/// Prints the settings with their arithmetic.
+fn print_settings(dir: &Path, run: &RunConfig, view: &View, from: Option<&Checkpoint>) {
+    let TrainOptions { preset, model, data, schedule, optimizer, numerics, .. } = &run.options;
+    let tokens = run.options.tokens_per_step();
+    let (rows, batch) = (view.num_rows(), u64::from(data.batch_size));
+    let epochs = (schedule.steps * batch) as f64 / rows as f64;
+    let start = from.map_or("new".to_owned(), |from| format!("resumed at step {}", from.state.step));
+    let heads = match model.kv_heads == model.heads {
+        true => format!("{} heads", model.heads),
+        false => format!("{} heads on {} key-value heads", model.heads, model.kv_heads),
+    };
+    let real = view.manifest().targets as f64 / (rows * u64::from(data.seq_len)) as f64;
+    output::table(&[
+        ("run", format!("{} ({start})", dir.display())),
+        (
+            "data",
+            format!(
+                "{}: {} rows of {} tokens ({}, {:.1} % real)",
+                run.shards.display(),
+                thousands(rows),
+                data.seq_len,
+                view.policy(),
+                100.0 * real
+            ),
+        ),
+        (
+            "model",
+            format!(
+                "{preset}: {} layers, {heads}, {} channels, vocabulary {} = {} parameters",
+                model.layers,
+                model.channels,
+                thousands(model.vocab_size.into()),
+                thousands(model.num_parameters())
+            ),
+        ),
+        (
+            "step",
+            format!(
+                "{batch} rows × {} = {} tokens, in micro-batches of {} rows",
+                data.seq_len,
+                thousands(tokens),
+                numerics.micro_batch
+            ),
+        ),
+        (
+            "length",
+            format!(
+                "{} steps × {} = {} tokens = {epochs:.2} epochs",
+                thousands(schedule.steps),
+                thousands(tokens),
+                thousands(schedule.steps * tokens)
+            ),
+        ),
+        (
+            "optimiser",
+            format!(
+                "AdamW β {}, {}, decay {}, clip {}; lr {:e} after {} steps, {:?} to {:e}",
+                optimizer.beta1,
+                optimizer.beta2,
+                optimizer.weight_decay,
+                optimizer.clip,
+                schedule.lr,
+                schedule.warmup,
+                schedule.schedule,
+                schedule.lr * schedule.min_lr_ratio
+            )
+            .to_lowercase()
+            .replace("adamw", "AdamW"),
+        ),
+        (
+            "machine",
+            format!(
+                "{}, {} threads, {:?}, seed {}",
+                numerics.device, numerics.threads, numerics.dtype, data.seed
+            )
+            .to_lowercase(),
+        ),
+        (
+            "expected",
+            format!(
+                "first loss near ln {} = {:.3} nats",
+                thousands(model.vocab_size.into()),
+                f64::from(model.vocab_size).ln()
+            ),
+        ),
+    ]);
+}

@@ -1,0 +1,18 @@
+//! What the trainer promises, tested on small models on the CPU.
+//!
+//! - `model`: initial loss, causality, gradients, accumulation, for every combination of switches
+//! - `learning`: loss falls, one batch is overfitted, the 170-character example, memory stays flat
+//! - `resuming`: a run that stops, or is killed, and goes on is the run that never stopped, bit for bit
+//! - `checkpoints`: round trips, damage, options that do not match
+//! - `evaluating`: every token scored once, against a plain f64 model
+//! - `generating`: the cache against recomputing, seeds
+//! - `commands`: the program from the outside: messages, exit codes, files
+
+mod checkpoints;
+mod commands;
+mod evaluating;
+mod generating;
+mod learning;
+mod model;
+mod resuming;
+mod support;
