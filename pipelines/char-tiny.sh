@@ -6,7 +6,7 @@ set -eu
 dir=${1:-demo/char-tiny}
 curate=${CURATE:-curate}
 
-"$curate" tokenize --tokenizer char:fixtures/char-tiny.txt fixtures/char-tiny.txt |
+"$curate" tokenize --tokenizer char:fixtures/char-tiny.txt fixtures/char-tiny.jsonl |
     "$curate" pack --seq-len 128 --force -o "$dir/shards"
 "$curate" train "$dir/shards" --preset char-tiny --device cpu -o "$dir/run"
 "$curate" eval "$dir/run" --split train

@@ -51,6 +51,11 @@ pub(crate) fn become_trainer(command: &str, args: &[OsString]) -> Result<Infalli
     })?;
     let mut process = Command::new(&trainer);
     process.arg(command).args(args);
+    if env::var_os("OMP_WAIT_POLICY").is_none() {
+        // Idle threads that spin cost others (and, on a busy machine, the run itself) most of their time. libgomp
+        // reads this when it is loaded, so the trainer cannot set it for itself.
+        process.env("OMP_WAIT_POLICY", "passive");
+    }
     if let Some(lib) = find_libtorch(&trainer) {
         let mut path = lib.into_os_string();
         if let Some(own) = env::var_os("LD_LIBRARY_PATH") {
