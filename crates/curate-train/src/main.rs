@@ -14,7 +14,13 @@ use clap::Parser;
 
 /// Train, evaluate and sample causal language models on token shards
 #[derive(Parser)]
-#[command(name = "curate-train", bin_name = "curate", version, arg_required_else_help = true, max_term_width = 110)]
+#[command(
+    name = "curate-train",
+    bin_name = "curate",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 110
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
