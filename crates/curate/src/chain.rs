@@ -28,7 +28,7 @@ pub(crate) struct Link {
 
 /// The stages there are.
 pub(crate) enum Kind {
-    Clean(Cleaner),
+    Clean(Box<Cleaner>),
     Dedup(DedupMapper, Box<DedupGate>),
     Tokenize(Box<Tokenizer>, Box<TokenEnd>),
     CountWords(Box<WordCounter>),
@@ -47,7 +47,7 @@ impl Kind {
     fn stage(&mut self) -> Stage<'_> {
         let name = self.name();
         match self {
-            Self::Clean(cleaner) => Stage::filter(name, &*cleaner),
+            Self::Clean(cleaner) => Stage::filter(name, &**cleaner),
             Self::Dedup(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Tokenize(tokenizer, end) => Stage::gated(name, EncodeMapper::new(tokenizer), &mut **end),
             Self::CountWords(counter) => Stage::filter(name, CountMapper::new(counter)),

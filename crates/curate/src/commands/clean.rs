@@ -56,7 +56,7 @@ impl CleanOptions {
             recipe.set(setting)?;
         }
         Ok(Link {
-            kind: Kind::Clean(Cleaner::new(recipe)?),
+            kind: Kind::Clean(Box::new(Cleaner::new(recipe)?)),
             logs: self.rejects.iter().map(|path| (path.clone(), DropLogStyle::Documents)).collect(),
             parameters: parameters(self),
         })
