@@ -95,7 +95,7 @@ fn a_trained_tokenizer_serves_the_whole_path() {
     pack(&input, tokenizer.to_str().unwrap(), &shards, "--seq-len 32");
     let set = ShardSet::open(&shards).unwrap();
     assert_eq!(set.manifest().tokenizer.vocab_size, 400);
-    let vocabulary = curate_shards::Vocabulary::open(&shards.join("vocabulary.bin")).unwrap();
+    let vocabulary = curate_shards::Vocabulary::open(shards.join("vocabulary.bin")).unwrap();
     let train = set.split("train").unwrap();
     let texts: Vec<String> = input
         .lines()
