@@ -4,6 +4,7 @@
 //! pipes, exit codes, closed pipes) in `promises`; whole paths from text to perplexity in `paths`.
 
 #![allow(clippy::print_stdout)] // messages of skipped tests
+#![allow(clippy::disallowed_methods)] // inputs are made, not published
 
 mod support;
 

@@ -3,6 +3,8 @@
 //! They lie on every machine that has built the project: thousands of files of real prose, with natural exact and
 //! near-duplicates (every crate brings its licence).
 
+#![allow(clippy::disallowed_methods)] // a chore
+
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Where bytes go: standard output, or a file that appears when it is complete.
 
+#![allow(clippy::disallowed_methods)] // this is the module that makes files appear atomically
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};

@@ -203,4 +203,75 @@ mod tests {
             "{\"id\":\"i\",\"text\":\"x\", \"k\":1}\n"
         );
     }
+
+    mod properties {
+        use proptest::prelude::*;
+        use serde_json::{Map, Value, json};
+
+        use super::*;
+
+        fn any_json() -> impl Strategy<Value = Value> {
+            let leaf = prop_oneof![
+                Just(Value::Null),
+                any::<bool>().prop_map(Value::from),
+                any::<i64>().prop_map(Value::from),
+                any::<f64>().prop_filter("finite", |x| x.is_finite()).prop_map(Value::from),
+                any::<String>().prop_map(Value::from),
+            ];
+            leaf.prop_recursive(3, 20, 4, |inner| {
+                prop_oneof![
+                    prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                    prop::collection::vec((any::<String>(), inner), 0..4)
+                        .prop_map(|fields| Value::Object(fields.into_iter().collect::<Map<_, _>>())),
+                ]
+            })
+        }
+
+        /// What serde_json makes of a line: the text, or nothing if it is no object with a string `text`.
+        fn oracle(line: &[u8]) -> Option<String> {
+            let value: Value = serde_json::from_slice(line).ok()?;
+            value.as_object()?.get("text")?.as_str().map(str::to_owned)
+        }
+
+        fn parse(line: &[u8]) -> Option<String> {
+            let codec = Records::new("text", "id").unwrap();
+            codec.parse(record(line, Format::JsonLines)).ok().flatten().map(|doc| doc.text().to_owned())
+        }
+
+        proptest! {
+            #[test]
+            fn texts_are_those_of_serde_json(
+                before in any_json(), text in any::<String>(), after in any_json(), pretty: bool, edit in any::<String>()
+            ) {
+                let value = json!({ "a": before, "text": text, "z": after });
+                let line = if pretty { format!("{value:#}").replace('\n', " ") } else { value.to_string() };
+                prop_assert_eq!(parse(line.as_bytes()), Some(text));
+                let codec = Records::new("text", "id").unwrap();
+                prop_assert_eq!(through(&codec, &line, None), format!("{line}\n"));
+                let edited: Value = serde_json::from_str(&through(&codec, &line, Some(&edit))).unwrap();
+                prop_assert_eq!(edited, json!({ "a": value["a"], "text": edit, "z": value["z"] }));
+            }
+
+            /// Damaged lines never panic, and whatever is taken for a document has the text that serde_json sees.
+            #[test]
+            fn damaged_lines_are_refused_or_read_alike(
+                value in any_json(), text in any::<String>(), at in any::<prop::sample::Index>(), byte: u8, cut: bool
+            ) {
+                let mut line = json!({ "text": text, "v": value }).to_string().into_bytes();
+                let at = at.index(line.len());
+                if cut { line.truncate(at) } else { line[at] = byte };
+                if let (Some(ours), Some(theirs)) = (parse(&line), oracle(&line)) {
+                    prop_assert_eq!(ours, theirs);
+                }
+                if cut {
+                    prop_assert_eq!(parse(&line), None);
+                }
+            }
+
+            #[test]
+            fn any_bytes_are_refused_without_a_panic(line in prop::collection::vec(any::<u8>(), 0..200)) {
+                prop_assert_eq!(parse(&line).is_some() && oracle(&line).is_none(), false);
+            }
+        }
+    }
 }

@@ -4,6 +4,8 @@
 //! system drops the lock when the process dies, the file stays: that is how the next run tells the remains of an
 //! interrupted run, which it may sweep away, from files of somebody else, which it must not touch.
 
+#![allow(clippy::disallowed_methods)] // this is the module that makes files appear atomically
+
 use std::fs::{File, TryLockError};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};

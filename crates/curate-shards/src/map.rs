@@ -53,6 +53,7 @@ pub(crate) fn as_i32(bytes: &[u8]) -> Option<&[i32]> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // tests make files as they need them
 mod tests {
     use super::*;
     use crate::testing::TestDir;

@@ -515,6 +515,7 @@ fn check_hash(file: &Map, expected: &str) -> Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // tests make files as they need them
 mod tests {
     use super::*;
     use crate::packing::{PackPolicy, ViewOptions};

@@ -1,5 +1,7 @@
 //! What the tests of several modules need.
 
+#![allow(clippy::disallowed_methods)] // tests make files as they need them
+
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 

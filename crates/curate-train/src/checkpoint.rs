@@ -12,6 +12,8 @@
 //! memory map, one at a time, so neither needs a second copy of the model (a GPU's tensors pass through the host one
 //! by one).
 
+#![allow(clippy::disallowed_methods)] // this is the module that makes files appear atomically
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -298,7 +300,7 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 }
 
 /// Writes a file beside its final name, syncs it and renames it.
-pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<()> {
+pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let aside = path.with_file_name(format!(".{name}.new"));
     let write = || {

@@ -5,6 +5,8 @@
 //! - `damage`: files that were cut or changed.
 //! - `support`: small corpora, directories, the independent reader.
 
+#![allow(clippy::disallowed_methods)] // tests make files as they need them
+
 mod damage;
 mod round_trip;
 mod support;

@@ -1,10 +1,11 @@
 //! `curate-train eval`: held-out loss of a run, with its protocol.
 
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use curate_train::checkpoint;
 use curate_train::device::DeviceChoice;
 use curate_train::eval::{DocumentScore, EvalOptions, Evaluation, evaluate};
 use curate_train::train::store_evaluation;
@@ -111,31 +112,35 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
     Ok(Exit::Fine)
 }
 
-fn write_json(path: &PathBuf, evaluation: &Evaluation) -> Result<()> {
+/// Writes the evaluation to a file, or to stdout for `-`.
+fn write_json(path: &Path, evaluation: &Evaluation) -> Result<()> {
     let text = serde_json::to_string_pretty(evaluation);
-    let text = text.map_err(|source| Error::Json { path: path.clone(), what: "evaluation", source })? + "\n";
-    let written = match path.as_os_str() == "-" {
-        true => std::io::stdout().write_all(text.as_bytes()),
-        false => std::fs::write(path, text),
-    };
-    written.map_err(|error| Error::Io { path: path.clone(), error })
+    let text =
+        text.map_err(|source| Error::Json { path: path.to_owned(), what: "evaluation", source })? + "\n";
+    match path.as_os_str() == "-" {
+        true => std::io::stdout()
+            .write_all(text.as_bytes())
+            .map_err(|error| Error::Io { path: path.to_owned(), error }),
+        false => checkpoint::write_file(path, text.as_bytes()),
+    }
 }
 
-fn write_documents(path: &PathBuf, documents: &[DocumentScore], domains: &[String]) -> Result<()> {
+fn write_documents(path: &Path, documents: &[DocumentScore], domains: &[String]) -> Result<()> {
     #[derive(Serialize)]
     struct Line<'a> {
         #[serde(flatten)]
         score: &'a DocumentScore,
         domain_name: &'a str,
     }
-    let write = || {
-        let mut file = BufWriter::new(std::fs::File::create(path)?);
-        for score in documents {
-            let domain_name = domains.get(usize::from(score.domain)).map_or("", String::as_str);
-            serde_json::to_writer(&mut file, &Line { score, domain_name })?;
-            file.write_all(b"\n")?;
-        }
-        file.flush()
-    };
-    write().map_err(|error| Error::Io { path: path.clone(), error })
+    let mut lines = Vec::new();
+    for score in documents {
+        let domain_name = domains.get(usize::from(score.domain)).map_or("", String::as_str);
+        serde_json::to_writer(&mut lines, &Line { score, domain_name }).map_err(|source| Error::Json {
+            path: path.to_owned(),
+            what: "document score",
+            source,
+        })?;
+        lines.push(b'\n');
+    }
+    checkpoint::write_file(path, &lines)
 }
