@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use clap::Args;
 
@@ -63,6 +63,11 @@ pub(crate) fn become_trainer(command: &str, args: &[OsString]) -> Result<Infalli
             path.push(own);
         }
         process.env("LD_LIBRARY_PATH", path);
+    } else if !starts(&trainer) {
+        return Err(Failure::new(format!("{} cannot find libtorch {TORCH_VERSION}", trainer.display()))
+            .with_hint(format!(
+                "in the curate repository run: {build}; or set CURATE_LIBTORCH to a folder torch/lib"
+            )));
     }
     let error = process.exec();
     Err(Failure::new(error.to_string()).context(format!("cannot run {}", trainer.display())))
@@ -90,6 +95,13 @@ fn find_libtorch(trainer: &Path) -> Option<PathBuf> {
     }
     let lib = python_torch()?.join("lib");
     is_our_libtorch(&lib).then_some(lib)
+}
+
+/// True if the trainer's own RUNPATH leads it to libtorch. Costs a quarter of a second, and is asked only where no
+/// libtorch was found.
+fn starts(trainer: &Path) -> bool {
+    let ran = Command::new(trainer).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    ran.is_ok_and(|status| status.success())
 }
 
 /// True if the folder holds libtorch of the version that the trainer was built for, as far as can be told.
