@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::Malformed;
+
 /// A run of records of one input, with what is needed to say where each came from.
 ///
 /// Blocks are recycled: a source clears one and fills it again. Their fixed number is the memory bound of a run.
@@ -19,6 +21,9 @@ pub struct Block {
     pub first_record: u64,
     /// A codec's own tag for the format of the records.
     pub format: u32,
+    /// Faults of the input itself that were met while filling this block: a cut archive, a record that is too long.
+    /// They are counted where the block is written; a block may hold nothing else.
+    pub damage: Vec<Malformed>,
 }
 
 impl Block {
@@ -26,6 +31,7 @@ impl Block {
     pub fn clear(&mut self) {
         self.data.clear();
         self.records.clear();
+        self.damage.clear();
     }
 
     /// The `index`-th record of the block.

@@ -16,6 +16,8 @@ pub struct Document<'a> {
     source: Cow<'a, str>,
     text: Cow<'a, str>,
     edited: bool,
+    /// Members of a JSON object, each after a comma; empty for most.
+    fields: Cow<'a, str>,
 }
 
 impl<'a> Document<'a> {
@@ -26,7 +28,27 @@ impl<'a> Document<'a> {
         source: impl Into<Cow<'a, str>>,
         text: impl Into<Cow<'a, str>>,
     ) -> Self {
-        Self { raw, text_span: None, id: id.into(), source: source.into(), text: text.into(), edited: false }
+        Self {
+            raw,
+            text_span: None,
+            id: id.into(),
+            source: source.into(),
+            text: text.into(),
+            edited: false,
+            fields: Cow::Borrowed(""),
+        }
+    }
+
+    /// Adds fields beyond the common ones, for a document whose record is not JSON itself: members of a JSON
+    /// object with a comma before each, such as `,"url":"http://a.example/"`.
+    pub fn with_fields(mut self, fields: impl Into<Cow<'a, str>>) -> Self {
+        self.fields = fields.into();
+        self
+    }
+
+    /// What [`with_fields`](Self::with_fields) added; empty for a document whose record is JSON.
+    pub fn fields(&self) -> &str {
+        &self.fields
     }
 
     /// Says where in `raw` the encoded text lies, so that an edit can be spliced in.
@@ -95,6 +117,7 @@ impl<'a> Document<'a> {
             text: park(self.text),
             text_span: self.text_span,
             edited: self.edited,
+            fields: self.fields.into_owned().into(),
         }
     }
 }
@@ -107,6 +130,7 @@ pub struct Parked {
     text: Field,
     text_span: Option<Range<usize>>,
     edited: bool,
+    fields: Box<str>,
 }
 
 #[derive(Debug)]
@@ -144,6 +168,7 @@ impl Parked {
             source: borrow(&self.source),
             text: borrow(&self.text),
             edited: self.edited,
+            fields: Cow::Borrowed(&self.fields),
         }
     }
 }

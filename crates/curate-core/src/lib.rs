@@ -19,6 +19,6 @@ pub use block::{Block, Record};
 pub use document::{Document, Parked};
 pub use error::{Error, Result};
 pub use key::content_key;
-pub use report::{Malformed, Report, StageReport};
-pub use runner::{Codec, OnError, RunOptions, Sink, Source, run};
+pub use report::{Malformed, Report, Sample, StageReport};
+pub use runner::{Codec, OnError, Parsed, RunOptions, Sink, Source, run};
 pub use stage::{Counters, Dropped, Gate, Mapper, Never, NoGate, Stage, Value, Verdict, Work};

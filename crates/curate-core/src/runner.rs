@@ -11,14 +11,16 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rayon::{Scope, ThreadPoolBuilder};
 
 use crate::document::Parked;
 use crate::stage::{AnyGate, AnyMapper, Counters, Opaque};
 use crate::{
-    Block, Document, Dropped, Error, Malformed, Record, Report, Result, Stage, StageReport, Verdict, Work,
+    Block, Document, Dropped, Error, Malformed, Record, Report, Result, Sample, Stage, StageReport, Verdict,
+    Work,
 };
 
 /// Where records come from. Called by one thread, in order.
@@ -29,11 +31,27 @@ pub trait Source {
 
 /// How a record becomes a document and a document a record.
 pub trait Codec: Sync {
-    /// Reads a record; `Ok(None)` for one that holds nothing and is not counted, such as a blank line.
-    fn parse<'a>(&self, record: Record<'a>) -> std::result::Result<Option<Document<'a>>, Malformed>;
+    /// Reads a record.
+    fn parse<'a>(&self, record: Record<'a>) -> std::result::Result<Parsed<'a>, Malformed>;
+
+    /// True if the document's record, with a line end after it, is what [`write`](Self::write) would append: the
+    /// runner then hands on the bytes that were read, without copying them.
+    fn is_verbatim(&self, _doc: &Document<'_>) -> bool {
+        false
+    }
 
     /// Appends the document as a record with its line end. An untouched document must come out as it came in.
     fn write(&self, doc: &Document<'_>, out: &mut Vec<u8>);
+}
+
+/// What a record turned out to be.
+#[derive(Debug)]
+pub enum Parsed<'a> {
+    Document(Document<'a>),
+    /// A sound record that is no document, for a reason that is counted: a request of a web archive, an image.
+    SetAside(&'static str),
+    /// Nothing at all, and not counted: a blank line.
+    Nothing,
 }
 
 /// Where documents go. Called in input order, by one thread at a time.
@@ -43,7 +61,12 @@ pub trait Sink: Send {
         true
     }
 
-    /// A kept document, encoded with its line end.
+    /// What follows comes from the input called `origin`. Called before every block.
+    fn begin_block(&mut self, _origin: &Arc<str>) -> Result<()> {
+        Ok(())
+    }
+
+    /// One or more kept documents in order, each encoded with its line end.
     fn keep(&mut self, encoded: &[u8]) -> Result<()>;
 
     /// A document that stage number `stage` of the chain dropped.
@@ -72,12 +95,14 @@ pub struct RunOptions {
     /// Blocks in the pool: the memory bound is about `blocks × (block bytes × 2)`.
     pub blocks: usize,
     pub on_error: OnError,
+    /// Reads a monotonic clock; with it the report says how long each stage took. It decides nothing.
+    pub clock: Option<fn() -> Duration>,
 }
 
 impl RunOptions {
     /// Four blocks a worker keep all of them busy while one block waits for its turn.
     pub fn new(threads: usize) -> Self {
-        Self { threads, blocks: 4 * threads + 2, on_error: OnError::Skip }
+        Self { threads, blocks: 4 * threads + 2, on_error: OnError::Skip, clock: None }
     }
 }
 
@@ -103,12 +128,14 @@ pub fn run<'s>(
         codec,
         write_documents,
         on_error: options.on_error,
+        clock: options.clock,
         lanes: segments.iter().map(|_| Mutex::new(Lane::default())).collect(),
         segments,
         exit: Mutex::new(Exit {
             sink,
             report: empty_report(&names),
             counters: vec![Counters::default(); names.len()],
+            busy: vec![Duration::ZERO; names.len() + 1],
         }),
         scratch: Mutex::new(Vec::new()),
         stopped: AtomicBool::new(false),
@@ -191,6 +218,7 @@ struct Machine<'m, 's> {
     codec: &'m dyn Codec,
     write_documents: bool,
     on_error: OnError,
+    clock: Option<fn() -> Duration>,
     segments: Vec<Segment<'s>>,
     /// One a segment: where its blocks wait for their turn.
     lanes: Vec<Mutex<Lane>>,
@@ -221,19 +249,30 @@ struct Batch {
     /// Documents and text bytes that entered each stage.
     entered: Vec<(u64, u64)>,
     counters: Vec<Counters>,
+    /// Time spent in each stage, and after the last in parsing and writing.
+    busy: Vec<Duration>,
 }
 
 struct Slot {
     /// Index of the record in the block.
     record: usize,
     state: State,
-    encoded: (usize, usize),
+    encoded: Encoded,
+}
+
+/// Where the bytes that a kept document is written as lie: a range of the block or of the batch's own buffer.
+#[derive(Clone, Copy, PartialEq)]
+enum Encoded {
+    Nowhere,
+    InBlock(usize, usize),
+    Apart(usize, usize),
 }
 
 enum State {
     Live(Parked),
     Pending(Parked, Opaque),
     Dropped(Parked, usize, Dropped),
+    SetAside(&'static str),
     Malformed(Malformed),
     /// A blank line: not a record.
     Nothing,
@@ -248,6 +287,7 @@ impl Batch {
             encoded: Vec::new(),
             entered: vec![(0, 0); stages],
             counters: vec![Counters::default(); stages],
+            busy: vec![Duration::ZERO; stages + 1],
         }
     }
 }
@@ -291,13 +331,24 @@ impl Machine<'_, '_> {
         self.recycle(Block::default());
     }
 
+    /// Runs `work` and adds the time it takes to `busy`.
+    fn timed<T>(&self, busy: &mut Duration, work: impl FnOnce() -> T) -> T {
+        let Some(clock) = self.clock else { return work() };
+        let start = clock();
+        let done = work();
+        *busy += clock().saturating_sub(start);
+        done
+    }
+
     fn map_batch(&self, batch: &mut Batch, segment: usize) {
         if segment == 0 {
-            self.parse_batch(batch);
+            let mut busy = Duration::ZERO;
+            self.timed(&mut busy, || self.parse_batch(batch));
+            batch.busy[self.total_stages()] += busy;
         }
         let mut scratch = self.take_scratch();
         let is_last = segment + 1 == self.segments.len();
-        let Batch { block, slots, encoded, entered, counters, .. } = batch;
+        let Batch { block, slots, encoded, entered, counters, busy, .. } = batch;
         for slot in slots {
             let mut parked = match std::mem::replace(&mut slot.state, State::Nothing) {
                 State::Live(parked) => parked,
@@ -307,11 +358,9 @@ impl Machine<'_, '_> {
                 }
             };
             let mut doc = parked.resume(block.record(slot.record).bytes);
-            let mapped = self.map_document(segment, &mut doc, &mut scratch, entered, counters);
+            let mapped = self.map_document(segment, &mut doc, &mut scratch, entered, counters, busy);
             if is_last && self.write_documents && !matches!(mapped, Mapped::Dropped(..)) {
-                let start = encoded.len();
-                self.codec.write(&doc, encoded);
-                slot.encoded = (start, encoded.len());
+                slot.encoded = self.encode(&doc, block, slot.record, encoded);
             }
             if let Some(edit) = doc.into_edit() {
                 parked.set_text(edit);
@@ -325,14 +374,26 @@ impl Machine<'_, '_> {
         lock(&self.scratch).push(scratch);
     }
 
+    fn encode(&self, doc: &Document<'_>, block: &Block, record: usize, encoded: &mut Vec<u8>) -> Encoded {
+        let (start, end) = block.records[record];
+        if block.data.get(end) == Some(&b'\n') && self.codec.is_verbatim(doc) {
+            return Encoded::InBlock(start, end + 1);
+        }
+        let start = encoded.len();
+        self.codec.write(doc, encoded);
+        Encoded::Apart(start, encoded.len())
+    }
+
     fn parse_batch(&self, batch: &mut Batch) {
+        batch.slots.reserve(batch.block.records.len());
         for record in 0..batch.block.records.len() {
             let state = match self.codec.parse(batch.block.record(record)) {
-                Ok(Some(doc)) => State::Live(doc.park()),
-                Ok(None) => State::Nothing,
+                Ok(Parsed::Document(doc)) => State::Live(doc.park()),
+                Ok(Parsed::SetAside(what)) => State::SetAside(what),
+                Ok(Parsed::Nothing) => State::Nothing,
                 Err(malformed) => State::Malformed(malformed),
             };
-            batch.slots.push(Slot { record, state, encoded: (0, 0) });
+            batch.slots.push(Slot { record, state, encoded: Encoded::Nowhere });
         }
     }
 
@@ -343,12 +404,14 @@ impl Machine<'_, '_> {
         scratch: &mut [Opaque],
         entered: &mut [(u64, u64)],
         counters: &mut [Counters],
+        busy: &mut [Duration],
     ) -> Mapped {
         let Segment { first_stage, mappers, .. } = &self.segments[segment];
         for (stage, mapper) in (*first_stage..).zip(mappers) {
             entered[stage].0 += 1;
             entered[stage].1 += doc.text().len() as u64;
-            match mapper.map(doc, &mut scratch[stage], &mut counters[stage]) {
+            let (scratch, counters) = (&mut scratch[stage], &mut counters[stage]);
+            match self.timed(&mut busy[stage], || mapper.map(doc, scratch, counters)) {
                 Work::Decided(Verdict::Keep) => {}
                 Work::Decided(Verdict::Drop(dropped)) => return Mapped::Dropped(stage, dropped),
                 Work::Pending(work) => return Mapped::Pending(work),
@@ -402,6 +465,7 @@ impl Machine<'_, '_> {
     fn admit<'r>(&'r self, scope: &Scope<'r>, mut batch: Batch, segment: usize) -> Result<()> {
         if let Some(gate) = lock(&self.segments[segment].gate).as_mut() {
             let stage = self.segments[segment].first_stage + self.segments[segment].mappers.len() - 1;
+            let start = self.clock.map(|clock| clock());
             for slot in &mut batch.slots {
                 let raw = batch.block.record(slot.record).bytes;
                 let state = std::mem::replace(&mut slot.state, State::Nothing);
@@ -412,6 +476,9 @@ impl Machine<'_, '_> {
                     },
                     decided => decided,
                 };
+            }
+            if let (Some(clock), Some(start)) = (self.clock, start) {
+                batch.busy[stage] += clock().saturating_sub(start);
             }
         }
         if segment + 1 < self.segments.len() {
@@ -436,15 +503,19 @@ struct Exit<'m> {
     sink: &'m mut dyn Sink,
     report: Report,
     counters: Vec<Counters>,
+    /// As in [`Batch`].
+    busy: Vec<Duration>,
 }
 
 impl Exit<'_> {
     fn write(&mut self, batch: &Batch, on_error: OnError, write_documents: bool) -> Result<()> {
-        for (i, &(documents, bytes)) in batch.entered.iter().enumerate() {
-            self.report.stages[i].read += documents;
-            self.report.stages[i].text_bytes_in += bytes;
-            self.counters[i].merge(&batch.counters[i]);
+        self.add_counts(batch);
+        self.sink.begin_block(&batch.block.origin)?;
+        for fault in &batch.block.damage {
+            self.damaged(fault, on_error)?;
         }
+        // Neighbours are written together: a block of untouched records leaves in one piece.
+        let mut run = Encoded::Nowhere;
         for slot in &batch.slots {
             let record = batch.block.record(slot.record);
             if !matches!(slot.state, State::Nothing) {
@@ -456,22 +527,76 @@ impl Exit<'_> {
                     self.report.kept += 1;
                     self.report.text_bytes_out += parked.text_len() as u64;
                     if write_documents {
-                        let (start, end) = slot.encoded;
-                        self.report.bytes_out += (end - start) as u64;
-                        self.sink.keep(&batch.encoded[start..end])?;
+                        run = self.join(batch, run, slot.encoded)?;
                     }
                 }
                 State::Dropped(parked, stage, dropped) => {
-                    let reasons = &mut self.report.stages[*stage].dropped;
-                    *reasons.entry(dropped.reason.to_string()).or_default() += 1;
-                    self.sink.dropped(*stage, &parked.resume(record.bytes), dropped)?;
+                    run = self.join(batch, run, Encoded::Nowhere)?;
+                    self.dropped(*stage, &parked.resume(record.bytes), dropped)?;
                 }
-                State::Malformed(malformed) => self.malformed(record.bytes, malformed, on_error)?,
+                State::Malformed(malformed) => {
+                    run = self.join(batch, run, Encoded::Nowhere)?;
+                    self.malformed(record.bytes, malformed, on_error)?;
+                }
+                State::SetAside(what) => *self.report.set_aside.entry(what).or_default() += 1,
                 State::Nothing => {}
                 State::Pending(..) => {
                     unreachable!("only a gated stage leaves work pending, and its gate has run")
                 }
             }
+        }
+        self.join(batch, run, Encoded::Nowhere).map(|_| ())
+    }
+
+    fn add_counts(&mut self, batch: &Batch) {
+        for (i, &(documents, bytes)) in batch.entered.iter().enumerate() {
+            self.report.stages[i].read += documents;
+            self.report.stages[i].text_bytes_in += bytes;
+            self.counters[i].merge(&batch.counters[i]);
+        }
+        for (total, busy) in self.busy.iter_mut().zip(&batch.busy) {
+            *total += *busy;
+        }
+    }
+
+    /// Extends `run` by `next` if that follows it; else writes the run, and `next` is the new one.
+    fn join(&mut self, batch: &Batch, run: Encoded, next: Encoded) -> Result<Encoded> {
+        let bytes = match (run, next) {
+            (Encoded::InBlock(start, end), Encoded::InBlock(from, to)) if from == end => {
+                return Ok(Encoded::InBlock(start, to));
+            }
+            (Encoded::Apart(start, end), Encoded::Apart(from, to)) if from == end => {
+                return Ok(Encoded::Apart(start, to));
+            }
+            (Encoded::Nowhere, next) => return Ok(next),
+            (Encoded::InBlock(start, end), _) => &batch.block.data[start..end],
+            (Encoded::Apart(start, end), _) => &batch.encoded[start..end],
+        };
+        self.report.bytes_out += bytes.len() as u64;
+        self.sink.keep(bytes)?;
+        Ok(next)
+    }
+
+    fn dropped(&mut self, stage: usize, doc: &Document<'_>, dropped: &Dropped) -> Result<()> {
+        let report = &mut self.report.stages[stage];
+        *report.dropped.entry(dropped.reason.to_string()).or_default() += 1;
+        let samples = report.samples.entry(dropped.reason.to_string()).or_default();
+        if samples.len() < Sample::PER_REASON {
+            samples.push(Sample {
+                id: doc.id().to_owned(),
+                text: doc.text().chars().take(Sample::CHARS).collect(),
+            });
+        }
+        self.sink.dropped(stage, doc, dropped)
+    }
+
+    /// A fault of an input: the run goes on with what can be read.
+    fn damaged(&mut self, fault: &Malformed, on_error: OnError) -> Result<()> {
+        if on_error == OnError::Fail {
+            return Err(Error::Malformed(fault.clone()));
+        }
+        if self.report.damaged.len() < Report::DAMAGED {
+            self.report.damaged.push(fault.clone());
         }
         Ok(())
     }
@@ -486,6 +611,7 @@ impl Exit<'_> {
         }
         self.sink.malformed(raw, malformed)?;
         if on_error == OnError::Pass {
+            self.report.bytes_out += raw.len() as u64 + 1;
             self.sink.keep(raw)?;
             self.sink.keep(b"\n")?;
         }
@@ -493,7 +619,8 @@ impl Exit<'_> {
     }
 
     fn into_report(self) -> Report {
-        let Self { mut report, counters, .. } = self;
+        let Self { mut report, counters, busy, .. } = self;
+        report.parse_seconds = busy.last().map_or(0.0, Duration::as_secs_f64);
         let last = report.text_bytes_out;
         let entered: Vec<u64> = report.stages.iter().map(|s| s.text_bytes_in).collect();
         report.text_bytes_in = entered.first().copied().unwrap_or(last);
@@ -501,6 +628,7 @@ impl Exit<'_> {
             stage.kept = stage.read - stage.dropped_total();
             stage.text_bytes_out = entered.get(i + 1).copied().unwrap_or(last);
             stage.counters = counters.into_map();
+            stage.busy_seconds = busy[i].as_secs_f64();
         }
         report
     }
@@ -514,8 +642,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::sync::Arc;
-
     use super::*;
     use crate::{Gate, Mapper, Never};
 
@@ -523,17 +649,20 @@ mod tests {
     struct Lines;
 
     impl Codec for Lines {
-        fn parse<'a>(&self, record: Record<'a>) -> std::result::Result<Option<Document<'a>>, Malformed> {
+        fn parse<'a>(&self, record: Record<'a>) -> std::result::Result<Parsed<'a>, Malformed> {
             let text = std::str::from_utf8(record.bytes).expect("test input is UTF-8");
             match text {
-                "" => Ok(None),
+                "" => Ok(Parsed::Nothing),
                 "!" => Err(Malformed {
                     file: record.origin.to_owned(),
                     line: record.ordinal + 1,
                     offset: record.offset,
                     message: "a bang".to_owned(),
                 }),
-                _ => Ok(Some(Document::new(record.bytes, format!("#{}", record.ordinal), "", text))),
+                _ => {
+                    let doc = Document::new(record.bytes, format!("#{}", record.ordinal), "", text);
+                    Ok(Parsed::Document(doc))
+                }
             }
         }
 

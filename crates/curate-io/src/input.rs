@@ -7,40 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::vec;
 
-use curate_core::{Block, Error, Source};
+use curate_core::{Block, Malformed, Source};
 
 use crate::decompress::decompressed;
 use crate::error::{IoError, Result};
-
-/// How the records of an input are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object a line.
-    JsonLines,
-    /// The whole input is the text of one document.
-    Text,
-}
-
-impl Format {
-    /// The tag that blocks of this format carry.
-    pub(crate) fn tag(self) -> u32 {
-        match self {
-            Self::JsonLines => 0,
-            Self::Text => 1,
-        }
-    }
-
-    /// The format that a file's name promises, whatever its compression.
-    fn of_name(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-        let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
-        match name.rsplit_once('.')?.1 {
-            "jsonl" | "ndjson" | "json" => Some(Self::JsonLines),
-            "txt" | "text" | "md" | "markdown" | "rst" => Some(Self::Text),
-            _ => None,
-        }
-    }
-}
+use crate::format::{Format, HEAD_BYTES};
+use crate::reader::{LineReader, RecordReader, Stream, TextSplit, WholeReader, read_error};
 
 #[derive(Debug, Clone)]
 pub struct InputOptions {
@@ -50,11 +22,15 @@ pub struct InputOptions {
     pub block_bytes: usize,
     /// The longest record that is accepted, in bytes.
     pub max_record_bytes: usize,
+    /// How a plain text becomes documents.
+    pub split: TextSplit,
+    /// Decompressed bytes a compressed byte from which an input counts as a decompression bomb; 0 for no limit.
+    pub max_expansion: u64,
 }
 
 impl Default for InputOptions {
     fn default() -> Self {
-        Self { format: None, block_bytes: 256 << 10, max_record_bytes: 1 << 30 }
+        Self { format: None, block_bytes: 256 << 10, max_record_bytes: 1 << 30, split: TextSplit::Whole, max_expansion: 1000 }
     }
 }
 
@@ -115,7 +91,7 @@ pub fn resolve(paths: &[PathBuf], format: Option<Format>) -> Result<(Inputs, Vec
             }
         } else {
             // A name that tells nothing is read as JSON Lines: a wrong guess is reported line by line.
-            let format = format.or_else(|| Format::of_name(path)).unwrap_or(Format::JsonLines);
+            let format = format.or_else(|| Format::of_name(&path.to_string_lossy())).unwrap_or(Format::JsonLines);
             files.push(InputFile { path: Some(path.clone()), format });
         }
     }
@@ -142,7 +118,7 @@ fn add_directory(
         }
         if path.is_dir() {
             add_directory(&path, format, files, skipped)?;
-        } else if let Some(format) = format.or_else(|| Format::of_name(&path)) {
+        } else if let Some(format) = format.or_else(|| Format::of_name(&path.to_string_lossy())) {
             files.push(InputFile { path: Some(path), format });
         } else {
             skipped.push(path);
@@ -154,7 +130,7 @@ fn add_directory(
 /// All inputs of a run, read one after the other.
 pub struct Inputs {
     files: vec::IntoIter<InputFile>,
-    open: Option<Open>,
+    open: Option<(Arc<str>, Box<dyn RecordReader>)>,
     options: InputOptions,
     progress: Arc<Progress>,
 }
@@ -187,160 +163,68 @@ impl Source for Inputs {
         loop {
             if self.open.is_none() {
                 let Some(file) = self.files.next() else { return Ok(false) };
-                self.open = Some(Open::new(&file, &self.progress)?);
+                let name: Arc<str> = file.name().into();
+                match self.open(&file, &name) {
+                    Ok(reader) => self.open = Some((name, reader)),
+                    Err(error) => return Ok(damaged(block, name, 0, &error)),
+                }
             }
-            let open = self.open.as_mut().expect("opened just above");
-            if open.fill(block, &self.options)? {
-                return Ok(true);
+            let (name, reader) = self.open.as_mut().expect("opened just above");
+            block.origin = Arc::clone(name);
+            match reader.fill(block, &self.options) {
+                Ok(true) => return Ok(true),
+                Ok(false) => self.open = None,
+                Err(error) => {
+                    let (name, _) = self.open.take().expect("it has just failed");
+                    let offset = block.offset + block.data.len() as u64;
+                    block.clear();
+                    return Ok(damaged(block, name, offset, &error));
+                }
             }
-            self.open = None;
         }
     }
 }
 
-/// The input that is being read.
-struct Open {
-    reader: Box<dyn Read + Send>,
-    name: Arc<str>,
-    format: Format,
-    /// The beginning of a record whose end was not in the last block.
-    carry: Vec<u8>,
-    /// Offset of `carry` in the decompressed input.
-    offset: u64,
-    /// Records handed out so far.
-    records: u64,
-    at_end: bool,
-    /// A read error, held back until the records before it are handed out.
-    failed: Option<Error>,
+/// Notes in an empty block that the input `origin` cannot be read on.
+fn damaged(block: &mut Block, origin: Arc<str>, offset: u64, error: &curate_core::Error) -> bool {
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        message = format!("{message}: {error}");
+        cause = error.source();
+    }
+    block.damage.push(Malformed { file: origin.to_string(), line: 0, offset, message });
+    block.origin = origin;
+    true
 }
 
-impl Open {
-    fn new(file: &InputFile, progress: &Arc<Progress>) -> Result<Self> {
-        let name = file.name();
+impl Inputs {
+    fn open(&self, file: &InputFile, name: &Arc<str>) -> curate_core::Result<Box<dyn RecordReader>> {
         let raw: Box<dyn Read + Send> = match &file.path {
             None => Box::new(io::stdin()),
             Some(path) => Box::new(File::open(path).map_err(|e| IoError::file("open", path, e))?),
         };
-        let counted = Counted { inner: raw, progress: Arc::clone(progress) };
-        let reader = decompressed(Box::new(counted)).map_err(|e| IoError::file("read", &name, e))?;
-        Ok(Self {
-            reader,
-            name: name.into(),
-            format: file.format,
-            carry: Vec::new(),
-            offset: 0,
-            records: 0,
-            at_end: false,
-            failed: None,
+        let counted = Counted { inner: raw, progress: Arc::clone(&self.progress) };
+        let reader = decompressed(Box::new(counted)).map_err(|e| read_error(name, e))?;
+        let (head, reader) = peek(reader, HEAD_BYTES).map_err(|e| read_error(name, e))?;
+        let format = self.options.format.or_else(|| Format::of_content(&head)).unwrap_or(file.format);
+        let stream = Stream::new(Arc::clone(name), reader);
+        Ok(match format {
+            Format::JsonLines => Box::new(LineReader::new(stream)),
+            _ => Box::new(WholeReader::new(stream, format)),
         })
     }
-
-    /// Fills `block` with the next records; `false` when the input has ended.
-    fn fill(&mut self, block: &mut Block, options: &InputOptions) -> curate_core::Result<bool> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
-        block.origin = Arc::clone(&self.name);
-        block.offset = self.offset;
-        block.first_record = self.records;
-        block.format = self.format.tag();
-        block.data.append(&mut self.carry);
-        match self.format {
-            Format::JsonLines => self.fill_lines(block, options)?,
-            Format::Text => self.fill_whole(block, options)?,
-        }
-        self.offset += block.data.len() as u64;
-        self.records += block.records.len() as u64;
-        Ok(!block.records.is_empty())
-    }
-
-    fn fill_lines(&mut self, block: &mut Block, options: &InputOptions) -> curate_core::Result<()> {
-        let mut searched = 0;
-        let complete = loop {
-            let want = options.block_bytes.saturating_sub(block.data.len()).max(64 << 10);
-            self.read_more(&mut block.data, want);
-            if self.at_end {
-                // After an error the last line may be torn: it is not handed out.
-                break if self.failed.is_some() { line_end(&block.data, 0) } else { block.data.len() };
-            }
-            let end = line_end(&block.data, searched);
-            if end > 0 && block.data.len() >= options.block_bytes {
-                break end;
-            }
-            if end == 0 && block.data.len() > options.max_record_bytes {
-                return Err(self.too_long(options).into());
-            }
-            searched = if end == 0 { block.data.len() } else { 0 };
-        };
-        self.carry.extend_from_slice(&block.data[complete..]);
-        block.data.truncate(complete);
-        split_lines(block, self.offset == 0);
-        match self.failed.take() {
-            Some(error) if block.records.is_empty() => Err(error),
-            held_back => {
-                self.failed = held_back;
-                Ok(())
-            }
-        }
-    }
-
-    fn fill_whole(&mut self, block: &mut Block, options: &InputOptions) -> curate_core::Result<()> {
-        if self.at_end {
-            return Ok(());
-        }
-        while !self.at_end {
-            self.read_more(&mut block.data, options.block_bytes);
-            if block.data.len() > options.max_record_bytes {
-                return Err(self.too_long(options).into());
-            }
-        }
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
-        block.records.push((byte_order_mark(&block.data), block.data.len()));
-        Ok(())
-    }
-
-    /// Appends up to `want` bytes; notes the end of the input, and an error as its end.
-    fn read_more(&mut self, data: &mut Vec<u8>, want: usize) {
-        match self.reader.by_ref().take(want as u64).read_to_end(data) {
-            Ok(n) => self.at_end = n < want,
-            Err(source) => {
-                self.at_end = true;
-                self.failed = Some(IoError::file("read", &*self.name, source).into());
-            }
-        }
-    }
-
-    fn too_long(&self, options: &InputOptions) -> IoError {
-        IoError::RecordTooLong {
-            name: self.name.to_string(),
-            offset: self.offset,
-            limit: options.max_record_bytes,
-        }
-    }
 }
 
-/// The end of the last whole line of `data`, looking from `from` on; 0 if there is none.
-fn line_end(data: &[u8], from: usize) -> usize {
-    memchr::memrchr(b'\n', &data[from..]).map_or(0, |i| from + i + 1)
-}
-
-/// Records the lines of a block. A blank line is a record too, so that ordinals are line numbers.
-fn split_lines(block: &mut Block, is_first: bool) {
-    let mut start = if is_first { byte_order_mark(&block.data) } else { 0 };
-    for end in memchr::memchr_iter(b'\n', &block.data) {
-        block.records.push((start, end));
-        start = end + 1;
-    }
-    if start < block.data.len() {
-        block.records.push((start, block.data.len()));
-    }
-}
-
-/// The length of a UTF-8 byte order mark at the start of `data`.
-fn byte_order_mark(data: &[u8]) -> usize {
-    if data.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }
+/// The first `want` bytes of a stream, or all of a shorter one, and the stream with them put back.
+pub(crate) fn peek(
+    mut reader: Box<dyn Read + Send>,
+    want: usize,
+) -> io::Result<(Vec<u8>, Box<dyn Read + Send>)> {
+    let mut head = Vec::with_capacity(want);
+    reader.by_ref().take(want as u64).read_to_end(&mut head)?;
+    let whole = io::Cursor::new(head.clone()).chain(reader);
+    Ok((head, Box::new(whole)))
 }
 
 /// Counts what is read of the raw input.
@@ -360,18 +244,14 @@ impl Read for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reader::byte_order_mark;
 
     /// All records of `bytes`, each with its offset and ordinal, read in blocks of `block_bytes`.
     fn records(bytes: &[u8], format: Format, block_bytes: usize) -> Vec<(Vec<u8>, u64, u64)> {
-        let mut open = Open {
-            reader: Box::new(io::Cursor::new(bytes.to_vec())),
-            name: "test".into(),
-            format,
-            carry: Vec::new(),
-            offset: 0,
-            records: 0,
-            at_end: false,
-            failed: None,
+        let stream = Stream::new("test".into(), Box::new(io::Cursor::new(bytes.to_vec())));
+        let mut open: Box<dyn RecordReader> = match format {
+            Format::JsonLines => Box::new(LineReader::new(stream)),
+            format => Box::new(WholeReader::new(stream, format)),
         };
         let options = InputOptions { block_bytes, ..InputOptions::default() };
         let mut block = Block::default();
@@ -417,28 +297,8 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_formats() {
-        let check = |name: &str, format| assert_eq!(Format::of_name(Path::new(name)), format, "{name}");
-        check("a.jsonl", Some(Format::JsonLines));
-        check("dir/A.JSONL.GZ", Some(Format::JsonLines));
-        check("b.txt.zst", Some(Format::Text));
-        check("README.md", Some(Format::Text));
-        check("noext", None);
-        check("c.bin", None);
-    }
-
-    #[test]
     fn a_record_over_the_limit_is_refused() {
-        let mut open = Open {
-            reader: Box::new(io::repeat(b'x')),
-            name: "endless".into(),
-            format: Format::JsonLines,
-            carry: Vec::new(),
-            offset: 0,
-            records: 0,
-            at_end: false,
-            failed: None,
-        };
+        let mut open = LineReader::new(Stream::new("endless".into(), Box::new(io::repeat(b'x'))));
         let options = InputOptions { max_record_bytes: 1 << 20, ..InputOptions::default() };
         let error = open.fill(&mut Block::default(), &options).unwrap_err();
         assert!(error.to_string().contains("longer than 1048576 bytes"), "{error}");

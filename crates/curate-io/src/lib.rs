@@ -5,8 +5,11 @@
 //! beside it what was dropped and why. An untouched record is written back byte for byte, and a file appears
 //! under its final name only when it is complete.
 
+mod format;
 mod input;
 mod decompress;
+mod reader;
+mod page;
 mod records;
 mod json;
 mod output;
@@ -14,8 +17,11 @@ mod sink;
 mod error;
 
 pub use error::{IoError, Result};
-pub use input::{Format, InputOptions, Inputs, Progress, resolve};
+pub use format::Format;
+pub use input::{InputOptions, Inputs, Progress, resolve};
 pub use json::{FieldPath, append_json_string, document_fields};
+pub use page::{Extraction, Extractor, MainText, Page};
 pub use output::{AtomicFile, Output, write_atomically};
+pub use reader::TextSplit;
 pub use records::Records;
 pub use sink::{DocumentSink, DropLog, DropLogStyle};

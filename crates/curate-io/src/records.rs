@@ -1,21 +1,25 @@
 //! The codec: records of any input format to documents, documents to JSON Lines.
 
-use curate_core::{Codec, Document, Malformed, Record};
+use std::sync::Arc;
+
+use curate_core::{Codec, Document, Malformed, Parsed, Record};
 
 use crate::error::Result;
-use crate::input::Format;
+use crate::format::Format;
 use crate::json::{self, Fault, FieldPath};
+use crate::page::Extractor;
 
 /// Reads JSON Lines and plain-text records, writes JSON Lines.
 ///
 /// An untouched JSON record is written back byte for byte; in an edited one only the text is replaced.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Records {
     text: FieldPath,
     id: FieldPath,
     source: FieldPath,
     /// Write every document anew with the fields of the document schema first, even an untouched one.
     canonical: bool,
+    extractor: Option<Arc<dyn Extractor>>,
 }
 
 impl Records {
@@ -27,12 +31,19 @@ impl Records {
             id: FieldPath::parse(id_field)?,
             source: FieldPath::parse("source")?,
             canonical: false,
+            extractor: None,
         })
     }
 
     /// Makes records that have no `id` of their own carry the made-up one, and texts stand under `text`.
     pub fn canonical(mut self) -> Self {
         self.canonical = true;
+        self
+    }
+
+    /// Reads web pages too, with `extractor` finding their main text. Without one they are set aside.
+    pub fn with_extractor(mut self, extractor: Arc<dyn Extractor>) -> Self {
+        self.extractor = Some(extractor);
         self
     }
 
@@ -77,18 +88,22 @@ fn parse_text(record: Record<'_>) -> std::result::Result<Document<'_>, Fault> {
 }
 
 impl Codec for Records {
-    fn parse<'a>(&self, record: Record<'a>) -> std::result::Result<Option<Document<'a>>, Malformed> {
+    fn parse<'a>(&self, record: Record<'a>) -> std::result::Result<Parsed<'a>, Malformed> {
         let is_json = record.format == Format::JsonLines.tag();
         if is_json && record.bytes.trim_ascii().is_empty() {
-            return Ok(None);
+            return Ok(Parsed::Nothing);
         }
         let parsed = if is_json { self.parse_json(record) } else { parse_text(record) };
-        parsed.map(Some).map_err(|fault| Malformed {
+        parsed.map(Parsed::Document).map_err(|fault| Malformed {
             file: record.origin.to_owned(),
             line: record.ordinal + 1,
             offset: record.offset + fault.offset as u64,
             message: fault.message,
         })
+    }
+
+    fn is_verbatim(&self, doc: &Document<'_>) -> bool {
+        doc.text_span().is_some() && !doc.is_edited()
     }
 
     fn write(&self, doc: &Document<'_>, out: &mut Vec<u8>) {
@@ -101,6 +116,7 @@ impl Codec for Records {
             }
             None => {
                 json::document_fields(out, doc.id(), doc.text(), doc.source());
+                out.extend_from_slice(doc.fields().as_bytes());
                 out.push(b'}');
             }
         }
@@ -116,9 +132,16 @@ mod tests {
         Record { bytes, origin: "in.jsonl", offset: 100, ordinal: 6, format: format.tag() }
     }
 
+    fn document<'a>(parsed: std::result::Result<Parsed<'a>, Malformed>) -> Document<'a> {
+        match parsed.unwrap() {
+            Parsed::Document(doc) => doc,
+            other => panic!("no document but {other:?}"),
+        }
+    }
+
     /// Parses `line`, replaces its text if asked to, and writes it.
     fn through(codec: &Records, line: &str, edit: Option<&str>) -> String {
-        let mut doc = codec.parse(record(line.as_bytes(), Format::JsonLines)).unwrap().unwrap();
+        let mut doc = document(codec.parse(record(line.as_bytes(), Format::JsonLines)));
         if let Some(text) = edit {
             doc.set_text(text.to_owned());
         }
@@ -159,7 +182,7 @@ mod tests {
     fn ids_and_sources_are_read_or_made_up() {
         let codec = Records::new("text", "id").unwrap();
         let check = |line: &str, id: &str, source: &str| {
-            let doc = codec.parse(record(line.as_bytes(), Format::JsonLines)).unwrap().unwrap();
+            let doc = document(codec.parse(record(line.as_bytes(), Format::JsonLines)));
             assert_eq!((doc.id(), doc.source()), (id, source), "{line}");
         };
         check(r#"{"id":"a\u0062","text":"","source":"web"}"#, "ab", "web");
@@ -178,13 +201,13 @@ mod tests {
         check(br#"{"text":1}"#, Format::JsonLines, 108, "found a number");
         check(br#"{"body":"x"}"#, Format::JsonLines, 100, "no such field");
         check(b"abc\xff", Format::Text, 103, "UTF-8");
-        assert!(codec.parse(record(b"  ", Format::JsonLines)).unwrap().is_none());
+        assert!(matches!(codec.parse(record(b"  ", Format::JsonLines)), Ok(Parsed::Nothing)));
     }
 
     #[test]
     fn text_files_become_records() {
         let codec = Records::new("text", "id").unwrap();
-        let doc = codec.parse(record(b"a\n\"b\"", Format::Text)).unwrap().unwrap();
+        let doc = document(codec.parse(record(b"a\n\"b\"", Format::Text)));
         let mut out = Vec::new();
         codec.write(&doc, &mut out);
         assert_eq!(out, b"{\"id\":\"in.jsonl\",\"text\":\"a\\n\\\"b\\\"\"}\n");
@@ -236,7 +259,10 @@ mod tests {
 
         fn parse(line: &[u8]) -> Option<String> {
             let codec = Records::new("text", "id").unwrap();
-            codec.parse(record(line, Format::JsonLines)).ok().flatten().map(|doc| doc.text().to_owned())
+            match codec.parse(record(line, Format::JsonLines)) {
+                Ok(Parsed::Document(doc)) => Some(doc.text().to_owned()),
+                _ => None,
+            }
         }
 
         proptest! {

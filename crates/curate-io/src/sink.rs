@@ -38,7 +38,10 @@ impl DropLog {
             DropLogStyle::Documents => {
                 match doc.text_span() {
                     Some(_) => line.extend_from_slice(without_brace(doc.raw())),
-                    None => document_fields(line, doc.id(), doc.text(), doc.source()),
+                    None => {
+                        document_fields(line, doc.id(), doc.text(), doc.source());
+                        line.extend_from_slice(doc.fields().as_bytes());
+                    }
                 }
                 line.extend_from_slice(b",\"rejected\":{\"stage\":");
                 append_json_string(line, stage);
@@ -131,7 +134,7 @@ impl Sink for DocumentSink {
 
 #[cfg(test)]
 mod tests {
-    use curate_core::{Codec, Record};
+    use curate_core::{Codec, Parsed, Record};
 
     use super::*;
     use crate::Records;
@@ -142,7 +145,7 @@ mod tests {
         let codec = Records::new("text", "id").unwrap();
         let line = br#"{"id":"a","text":"x" } "#;
         let record = Record { bytes: line, origin: "in", offset: 0, ordinal: 0, format: 0 };
-        let doc = codec.parse(record).unwrap().unwrap();
+        let Ok(Parsed::Document(doc)) = codec.parse(record) else { panic!("no document") };
         let dropped = Dropped {
             reason: "too_few_words".into(),
             proof: vec![

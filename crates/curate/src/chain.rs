@@ -120,6 +120,7 @@ impl Chain<'_> {
             format,
             block_bytes: stream.block_size,
             max_record_bytes: stream.max_record_bytes,
+            ..InputOptions::default()
         }))
     }
 
