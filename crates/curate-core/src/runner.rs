@@ -538,7 +538,7 @@ impl Exit<'_> {
                     run = self.join(batch, run, Encoded::Nowhere)?;
                     self.malformed(record.bytes, malformed, on_error)?;
                 }
-                State::SetAside(what) => *self.report.set_aside.entry(what).or_default() += 1,
+                State::SetAside(what) => *self.report.set_aside.entry((*what).into()).or_default() += 1,
                 State::Nothing => {}
                 State::Pending(..) => {
                     unreachable!("only a gated stage leaves work pending, and its gate has run")
@@ -642,6 +642,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+
     use super::*;
     use crate::{Gate, Mapper, Never};
 
@@ -879,5 +880,116 @@ mod tests {
         input[50] = "panic".to_owned();
         let error = run_chain(&input, 3, 2, &mut Collected::default()).unwrap_err();
         assert!(matches!(error, Error::Panicked { message } if message == "told to"));
+    }
+
+    /// Untouched lines leave as they are; `?` is set aside.
+    struct Verbatim;
+
+    impl Codec for Verbatim {
+        fn parse<'a>(&self, record: Record<'a>) -> std::result::Result<Parsed<'a>, Malformed> {
+            match record.bytes {
+                b"?" => Ok(Parsed::SetAside("question")),
+                _ => Lines.parse(record),
+            }
+        }
+
+        fn is_verbatim(&self, doc: &Document<'_>) -> bool {
+            !doc.is_edited()
+        }
+
+        fn write(&self, doc: &Document<'_>, out: &mut Vec<u8>) {
+            Lines.write(doc, out);
+        }
+    }
+
+    /// Blocks of `per_block` lines with their line ends; the first block of `b` has a fault.
+    struct Blocks<'a>(std::vec::IntoIter<(&'static str, Vec<&'a str>)>);
+
+    impl Source for Blocks<'_> {
+        fn fill(&mut self, block: &mut Block) -> Result<bool> {
+            let Some((origin, lines)) = self.0.next() else { return Ok(false) };
+            block.origin = Arc::from(origin);
+            for line in lines {
+                block.records.push((block.data.len(), block.data.len() + line.len()));
+                block.data.extend_from_slice(line.as_bytes());
+                block.data.push(b'\n');
+            }
+            if origin == "b" {
+                let message = "cut".to_owned();
+                block.damage.push(Malformed { file: "b".to_owned(), line: 0, offset: 7, message });
+            }
+            Ok(true)
+        }
+    }
+
+    #[derive(Default)]
+    struct Pieces(Vec<String>);
+
+    impl Sink for Pieces {
+        fn begin_block(&mut self, origin: &Arc<str>) -> Result<()> {
+            self.0.push(format!("[{origin}]"));
+            Ok(())
+        }
+
+        fn keep(&mut self, encoded: &[u8]) -> Result<()> {
+            self.0.push(String::from_utf8(encoded.to_vec()).expect("test output is UTF-8"));
+            Ok(())
+        }
+
+        fn dropped(&mut self, _: usize, doc: &Document<'_>, _: &Dropped) -> Result<()> {
+            self.0.push(format!("-{}", doc.text()));
+            Ok(())
+        }
+
+        fn malformed(&mut self, raw: &[u8], _: &Malformed) -> Result<()> {
+            self.0.push(format!("!{}", raw.len()));
+            Ok(())
+        }
+    }
+
+    /// Keeps everything as it is but what starts with `drop`, and turns `edit` into `EDIT`.
+    struct Mostly;
+
+    impl Mapper for Mostly {
+        type Work = Never;
+        type Scratch = ();
+
+        fn map(&self, doc: &mut Document<'_>, _: &mut (), _: &mut Counters) -> Work<Never> {
+            match doc.text() {
+                "edit" => doc.set_text("EDIT".to_owned()),
+                text if text.starts_with("drop") => return Work::Decided(Verdict::drop("told_to")),
+                _ => {}
+            }
+            Work::keep()
+        }
+    }
+
+    fn pieces(blocks: Vec<(&'static str, Vec<&str>)>) -> (Vec<String>, Report) {
+        let mut sink = Pieces::default();
+        let stages = vec![Stage::filter("mostly", Mostly)];
+        let mut source = Blocks(blocks.into_iter());
+        let report = run(&mut source, &Verbatim, stages, &mut sink, &RunOptions::new(2)).unwrap();
+        (sink.0, report)
+    }
+
+    #[test]
+    fn untouched_neighbours_leave_in_one_piece_and_everything_is_counted() {
+        let first = ("a", vec!["one", "two", "edit", "edit", "three", "?", "four", "drop 1", "five"]);
+        let second = ("b", vec!["", "!", "drop 2", "drop 3", "drop 4", "six"]);
+        let (found, whole) = pieces(vec![first.clone(), second.clone()]);
+        let expected = [
+            "[a]", "one\ntwo\n", "EDIT\nEDIT\n", "three\n", "four\n", "-drop 1", "five\n", "[b]", "!1", "-drop 2",
+            "-drop 3", "-drop 4", "six\n",
+        ];
+        assert_eq!(found, expected);
+        assert_eq!((whole.read, whole.kept, whole.dropped(), whole.malformed), (14, 8, 4, 1));
+        assert_eq!(whole.set_aside["question"], 1);
+        assert_eq!(whole.bytes_out, expected.iter().filter(|p| p.ends_with('\n')).map(|p| p.len() as u64).sum::<u64>());
+        assert_eq!(whole.damaged[0].to_string(), "b (byte 7): cut");
+        let samples = &whole.stages[0].samples["told_to"];
+        assert_eq!(samples.iter().map(|s| s.text.as_str()).collect::<Vec<_>>(), ["drop 1", "drop 2", "drop 3"]);
+        let mut halves = pieces(vec![first]).1;
+        halves.append(pieces(vec![second]).1);
+        assert_eq!(halves, whole);
     }
 }

@@ -1,6 +1,7 @@
 //! A stage: a half that any thread may run, and a half that sees the results in input order.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -134,8 +135,8 @@ impl Counters {
         }
     }
 
-    pub(crate) fn into_map(self) -> BTreeMap<&'static str, u64> {
-        self.0
+    pub(crate) fn into_map(self) -> BTreeMap<Cow<'static, str>, u64> {
+        self.0.into_iter().map(|(name, n)| (Cow::Borrowed(name), n)).collect()
     }
 }
 
