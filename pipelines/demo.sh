@@ -7,7 +7,8 @@ tokenizer=${2:-demo/tokenizer.json}
 shards=${3:-demo/shards-from-pipe}
 curate=${CURATE:-curate}
 
-"$curate" clean --recipe curate-v1 "$input" |
+"$curate" read "$input" |
+    "$curate" clean --recipe curate-v1 |
     "$curate" dedup --minhash --threshold 0.8 |
     "$curate" tokenize --tokenizer "$tokenizer" |
     "$curate" pack --seq-len 256 --split val=0.05 -o "$shards"

@@ -3,13 +3,7 @@
 use std::fs;
 use std::io::Write;
 
-use crate::support::{Scratch, curate, line, report};
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
+use crate::support::{Scratch, curate, gzip, line, report};
 
 /// A zstd frame with a window of 128 MiB, which decoders refuse unless told otherwise.
 fn zstd_long(bytes: &[u8]) -> Vec<u8> {
@@ -111,22 +105,6 @@ fn malformed_rows_are_counted_with_file_line_and_offset() {
     );
     let pass = curate(args(&["--on-error", "pass", "--max-malformed", "1"]), "").ok();
     assert!(pass.stdout().contains("not json\n") && pass.stdout().ends_with("{\"text\":\"cut\n"));
-}
-
-#[test]
-fn a_truncated_archive_is_an_error_after_what_was_read() {
-    let dir = Scratch::new();
-    let text: String =
-        (0..20_000).map(|i| line(&format!("d{i}"), &format!("text {}", i * 7919 % 1000))).collect();
-    for (name, packed) in [("a.jsonl.gz", gzip(text.as_bytes())), ("b.jsonl.zst", zstd_long(text.as_bytes()))]
-    {
-        let path = dir.file(name, &packed[..packed.len() / 2]);
-        let out = curate(["read".as_ref(), path.as_os_str()], "").expect(2);
-        assert!(out.stderr.contains(&format!("error: cannot read {}", path.display())), "{}", out.stderr);
-        assert!(
-            text.starts_with(out.stdout()) && out.stdout().ends_with('\n') && out.stdout().len() > 100_000
-        );
-    }
 }
 
 #[test]

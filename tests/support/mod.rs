@@ -203,3 +203,59 @@ impl Random {
         ((z ^ (z >> 31)) % n as u64) as usize
     }
 }
+
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A page with navigation, a heading and `text` as its article.
+pub(crate) fn page(title: &str, text: &str) -> String {
+    let paragraphs: String = text.split("\n\n").map(|p| format!("<p>{p}</p>\n")).collect();
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title></head><body>\
+         <nav><ul><li><a href=\"/\">Home</a></li><li><a href=\"/about\">About us</a></li></ul></nav>\
+         <main><article><h1>{title}</h1>\n{paragraphs}</article></main>\
+         <footer><a href=\"/imprint\">Imprint</a></footer></body></html>"
+    )
+}
+
+/// One WARC record of a kind and a content block.
+pub(crate) fn warc_record(kind: &str, id: usize, url: &str, block: &[u8]) -> Vec<u8> {
+    let mut record = format!(
+        "WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Record-ID: <urn:uuid:{id:08}-0000-4000-8000-000000000000>\r\n\
+         WARC-Date: 2024-02-03T04:05:06Z\r\nWARC-Target-URI: {url}\r\n\
+         Content-Type: application/http; msgtype={kind}\r\nContent-Length: {}\r\n\r\n",
+        block.len()
+    )
+    .into_bytes();
+    record.extend_from_slice(block);
+    record.extend_from_slice(b"\r\n\r\n");
+    record
+}
+
+/// A web archive of `pages` pages of prose, numbered from `first`, each record in a gzip member of its own: a request
+/// and its response for each page.
+pub(crate) fn crawl(first: usize, pages: usize) -> Vec<u8> {
+    let mut random = Random(first as u64 + 7);
+    let mut archive = Vec::new();
+    for i in first..first + pages {
+        let url = format!("http://example.org/{i}");
+        // Every fifth page is the one before it with a word changed.
+        let words = 120 + random.below(200);
+        let mut text = prose(words, &mut Random(i as u64 - u64::from(i % 5 == 4)));
+        if i % 5 == 4 {
+            text = change_words(&text, &mut random);
+        }
+        let html = page(&format!("Page {i}"), &text);
+        let response = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\n\r\n{html}",
+            html.len()
+        );
+        let request = format!("GET /{i} HTTP/1.1\r\nHost: example.org\r\n\r\n");
+        archive.extend(gzip(&warc_record("request", 2 * i, &url, request.as_bytes())));
+        archive.extend(gzip(&warc_record("response", 2 * i + 1, &url, response.as_bytes())));
+    }
+    archive
+}

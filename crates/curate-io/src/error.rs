@@ -13,6 +13,8 @@ pub enum IoError {
     EmptyDirectory { path: PathBuf },
     #[error("{name}: a record at byte {offset} is longer than {limit} bytes")]
     RecordTooLong { name: String, offset: u64, limit: usize },
+    #[error("{path} is shorter than the run's manifest says")]
+    SpoolTooShort { path: PathBuf },
     #[error("{path} is a directory")]
     OutputIsDirectory { path: PathBuf },
     #[error("{path:?} is not a field path: expected names joined by dots, such as metadata.text")]
@@ -37,6 +39,9 @@ impl IoError {
                 "raise --max-record-bytes, or read the input with --format text if it is not JSON Lines"
                     .to_owned(),
             ),
+            Self::SpoolTooShort { .. } => {
+                Some("the run directory was changed by someone: start again with --restart".to_owned())
+            }
             Self::OutputIsDirectory { .. } => Some("name a file, such as out/kept.jsonl.zst".to_owned()),
             Self::File { .. } | Self::FieldPath { .. } => None,
         }

@@ -14,6 +14,7 @@ mod records;
 mod json;
 mod output;
 mod sink;
+mod spool;
 mod error;
 
 pub use error::{IoError, Result};
@@ -25,3 +26,4 @@ pub use output::{AtomicFile, Output, write_atomically};
 pub use reader::TextSplit;
 pub use records::Records;
 pub use sink::{DocumentSink, DropLog, DropLogStyle};
+pub use spool::{Run, SpoolReader, SpoolWriter, copy_decompressed};

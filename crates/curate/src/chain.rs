@@ -1,19 +1,22 @@
 //! Running a chain of stages over documents: what every document command and `curate run` share.
 
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use curate_clean::Cleaner;
-use curate_core::{Codec, RunOptions, Stage};
+use curate_core::{Block, Report, RunOptions, Sink, Source, Stage};
 use curate_dedup::{DedupGate, DedupMapper};
-use curate_io::{DocumentSink, DropLog, DropLogStyle, InputOptions, Inputs, Output, Records, resolve};
+use curate_io::{DocumentSink, DropLog, DropLogStyle, Inputs, Progress, Records, Resolved, resolve};
 use curate_tokenize::{CountMapper, EncodeMapper, Tokenizer, WordCounter};
 use serde_json::Value;
 
-use crate::cli::StreamOptions;
+use crate::cli::{OutputOptions, StreamOptions};
+use crate::commands::read::ReadOptions;
 use crate::commands::tokenize::TokenEnd;
 use crate::failure::{Exit, Result};
+use crate::signals::{self, Interrupted};
 use crate::summary::{Extra, Summary};
 use crate::ui::{self, ProgressLine};
 use crate::usage::usage;
@@ -35,6 +38,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// True if the stage looks at each document alone, so that its work on one input can be kept and used again.
+    pub(crate) fn is_stateless(&self) -> bool {
+        matches!(self, Self::Clean(_))
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Clean(_) => "clean",
@@ -57,8 +65,8 @@ impl Kind {
 
 /// Where a chain's documents go.
 pub(crate) enum Ending {
-    /// To stdout (`None`) or a file, as JSON Lines.
-    Documents(Option<PathBuf>),
+    /// To stdout, a file or a directory.
+    Documents(OutputOptions),
     /// Into the gate of the last stage.
     Gate,
 }
@@ -70,6 +78,8 @@ pub(crate) struct Chain<'c> {
     pub(crate) links: Vec<Link>,
     pub(crate) ending: Ending,
     pub(crate) stream: &'c StreamOptions,
+    /// How inputs that are not records yet become documents.
+    pub(crate) read: ReadOptions,
     /// Write records anew with the fields of the document schema.
     pub(crate) canonical: bool,
 }
@@ -78,78 +88,106 @@ impl Chain<'_> {
     /// Runs the chain; `finish` turns the last gate into files before the report is made and may add to it.
     pub(crate) fn run(mut self, finish: impl FnOnce(&mut Vec<Link>) -> Result<Vec<Extra>>) -> Result<Exit> {
         let start = Instant::now();
-        let stream = self.stream;
-        let mut inputs = self.inputs()?;
-        let codec = self.codec()?;
-        let mut sink = self.sink()?;
-        let options = RunOptions {
-            on_error: stream.on_error.into(),
-            ..RunOptions::new(stream.threads.map_or_else(default_threads, usize::from))
-        };
-        let line =
-            ProgressLine::start(stream.voice.progress, stream.voice.quiet, self.command, inputs.progress());
-        let stages = self.links.iter_mut().map(|link| link.kind.stage()).collect();
-        let report = curate_core::run(&mut inputs, &codec as &dyn Codec, stages, &mut sink, &options)?;
+        let resolved = find_inputs(self.stream)?;
+        let mut inputs = Inputs::new(resolved.files, self.read.input_options(self.stream)?);
+        let mut sink = document_sink(&self.ending, resolved.roots, &self.links)?;
+        let codec = self.read.codec(self.stream, self.canonical)?;
+        let progress = inputs.progress();
+        let pass = Pass { command: self.command, stream: self.stream, progress };
+        let report = pass.run(&mut inputs, &codec, &mut self.links, &mut sink)?;
         sink.finish()?;
         let extras = finish(&mut self.links)?;
-        drop(line);
-        let parameters = self.links.iter().map(|l| (l.kind.name(), &l.parameters));
         let summary = Summary {
             command: self.command,
-            parameters: summary_parameters(stream, parameters),
+            parameters: summary_parameters(self.stream, &self.links),
             report,
             extras,
             seconds: start.elapsed().as_secs_f64(),
             usage: usage(),
         };
-        summary.publish(stream, &self.links)
-    }
-
-    fn inputs(&self) -> Result<Inputs> {
-        let stream = self.stream;
-        let format = stream.format.map(Into::into);
-        let (inputs, skipped) = resolve(&stream.inputs, format)?;
-        if let (Some(first), false) = (skipped.first(), stream.voice.quiet) {
-            ui::warn(&format!(
-                "{} files of unknown kind are not read (first: {}); --format text reads any file",
-                skipped.len(),
-                first.display()
-            ));
-        }
-        Ok(inputs.with_options(InputOptions {
-            format,
-            block_bytes: stream.block_size,
-            max_record_bytes: stream.max_record_bytes,
-            ..InputOptions::default()
-        }))
-    }
-
-    fn codec(&self) -> Result<Records> {
-        let codec = Records::new(&self.stream.text_field, &self.stream.id_field)?;
-        Ok(if self.canonical { codec.canonical() } else { codec })
-    }
-
-    fn sink(&self) -> Result<DocumentSink> {
-        let mut sink = DocumentSink::new(match &self.ending {
-            Ending::Documents(path) => Some(Output::create(path.as_deref())?),
-            Ending::Gate => None,
-        });
-        for (i, link) in self.links.iter().enumerate() {
-            for (path, style) in &link.logs {
-                sink.add_log(i, DropLog::create(path, *style, link.kind.name())?);
-            }
-        }
-        Ok(sink)
+        summary.publish(self.stream, &self.links)
     }
 }
 
+/// The files that the inputs stand for; what is left out is said.
+pub(crate) fn find_inputs(stream: &StreamOptions) -> Result<Resolved> {
+    let resolved = resolve(&stream.inputs, stream.format.map(Into::into))?;
+    if let (Some(first), false) = (resolved.skipped.first(), stream.voice.quiet) {
+        ui::warn(&format!(
+            "{} files of unknown kind are not read (first: {}); --format text reads any file",
+            resolved.skipped.len(),
+            first.display()
+        ));
+    }
+    Ok(resolved)
+}
+
+/// The sink at the end of a chain, with the logs of its links. `roots` are the directories that inputs came from.
+pub(crate) fn document_sink(ending: &Ending, roots: Vec<PathBuf>, links: &[Link]) -> Result<DocumentSink> {
+    let names = links.iter().map(|link| link.kind.name().to_owned()).collect();
+    let mut sink = match ending {
+        Ending::Documents(output) => DocumentSink::to(output.destination(roots)?, names)?,
+        Ending::Gate => DocumentSink::nowhere(),
+    };
+    for (i, link) in links.iter().enumerate() {
+        for (path, style) in &link.logs {
+            sink.add_log(i, DropLog::create(path, *style, link.kind.name())?);
+        }
+    }
+    Ok(sink)
+}
+
+/// One pass of documents through stages, with progress, signals and a clock.
+pub(crate) struct Pass<'c> {
+    pub(crate) command: &'c str,
+    pub(crate) stream: &'c StreamOptions,
+    pub(crate) progress: Arc<Progress>,
+}
+
+impl Pass<'_> {
+    pub(crate) fn run(
+        &self,
+        source: &mut dyn Source,
+        codec: &Records,
+        links: &mut [Link],
+        sink: &mut dyn Sink,
+    ) -> Result<Report> {
+        let options = RunOptions {
+            on_error: self.stream.on_error.into(),
+            clock: Some(monotonic),
+            ..RunOptions::new(self.stream.threads.map_or_else(default_threads, usize::from))
+        };
+        let voice = &self.stream.voice;
+        let _line = ProgressLine::start(voice.progress, voice.quiet, self.command, Arc::clone(&self.progress));
+        let stages = links.iter_mut().map(|link| link.kind.stage()).collect();
+        let mut source = Interruptible(source);
+        Ok(curate_core::run(&mut source, codec, stages, sink, &options)?)
+    }
+}
+
+/// A source that ends in an error once the process was asked to stop: files in the making are removed, and what a
+/// resumable run has finished stays.
+struct Interruptible<'s>(&'s mut dyn Source);
+
+impl Source for Interruptible<'_> {
+    fn fill(&mut self, block: &mut Block) -> curate_core::Result<bool> {
+        match signals::requested() {
+            Some(signal) => Err(curate_core::Error::other(Interrupted { signal })),
+            None => self.0.fill(block),
+        }
+    }
+}
+
+/// Time since the first call.
+fn monotonic() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
 /// What was asked for: the input options, and each stage's own.
-fn summary_parameters<'l>(
-    stream: &StreamOptions,
-    links: impl Iterator<Item = (&'static str, &'l Value)>,
-) -> Value {
-    let stages: Vec<Value> =
-        links.map(|(name, p)| serde_json::json!({ "stage": name, "options": p })).collect();
+pub(crate) fn summary_parameters(stream: &StreamOptions, links: &[Link]) -> Value {
+    let stage = |link: &Link| serde_json::json!({ "stage": link.kind.name(), "options": &link.parameters });
+    let stages: Vec<Value> = links.iter().map(stage).collect();
     serde_json::json!({ "input": stream, "stages": stages })
 }
 

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use curate_core::OnError;
-use curate_io::Format;
+use curate_io::{Destination, Format, OutputFormat};
 use serde::Serialize;
 
 use crate::commands::{clean, dedup, generate, pack, read, run, tokenize, train_tokenizer, trainer};
+use crate::failure::{Failure, Result};
 use crate::ui::ProgressWhen;
 
 /// Turn raw text into training shards and train a causal language model on them
@@ -44,7 +45,7 @@ pub(crate) enum Command {
 /// Where documents come from, and how the run is reported.
 #[derive(Args, Debug, Clone, Serialize)]
 pub(crate) struct StreamOptions {
-    /// Files or directories: JSON Lines or plain text, .gz and .zst too; `-` or nothing is stdin
+    /// Files, directories, globs, archives or URLs, in any mix; `-` or nothing is stdin
     #[arg(value_name = "INPUT")]
     pub(crate) inputs: Vec<PathBuf>,
 
@@ -71,6 +72,10 @@ pub(crate) struct StreamOptions {
     /// The longest record accepted
     #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = byte_size, help_heading = "Input")]
     pub(crate) max_record_bytes: usize,
+
+    /// Give up an input that expands to more than this many times its size; 0 for no limit
+    #[arg(long, value_name = "RATIO", default_value_t = 1000, help_heading = "Input")]
+    pub(crate) max_expansion: u64,
 
     /// Worker threads [default: all cores]; the output does not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Run")]
@@ -104,13 +109,97 @@ pub(crate) struct VoiceOptions {
     pub(crate) progress: ProgressWhen,
 }
 
+/// Where documents go.
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct OutputOptions {
+    /// Write to this file instead of stdout; the name chooses .jsonl, .jsonl.gz, .jsonl.zst or .parquet. A directory
+    /// (one that exists, or a name ending in /) gets a file for each input, under the input's own name
+    #[arg(short, long, value_name = "PATH", help_heading = "Output")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Format of the files in an output directory [default: jsonl.zst]
+    #[arg(long, value_name = "FORMAT", requires = "output", help_heading = "Output")]
+    pub(crate) to: Option<OutputFormatName>,
+
+    /// Begin a new file (NAME-00000, NAME-00001, …) once this much JSON has been written
+    #[arg(long, value_name = "BYTES", value_parser = byte_size, requires = "output", help_heading = "Output")]
+    pub(crate) shard_size: Option<usize>,
+}
+
+impl OutputOptions {
+    /// `roots` are the directories whose structure a directory output keeps.
+    pub(crate) fn destination(&self, roots: Vec<PathBuf>) -> Result<Destination> {
+        let shard_bytes = self.shard_size.map(|n| n as u64);
+        let Some(path) = self.output.clone().filter(|path| path.as_os_str() != "-") else {
+            return Ok(Destination::Stream(None));
+        };
+        let is_directory = path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        Ok(match (is_directory, shard_bytes) {
+            (true, shard_bytes) => {
+                let to = self.to.unwrap_or(OutputFormatName::JsonlZst).into();
+                Destination::Directory { dir: path, roots, to, shard_bytes }
+            }
+            (false, _) if self.to.is_some() => {
+                return Err(Failure::new(format!("--to needs a directory, and {} is none", path.display()))
+                    .with_hint("end the name in / for a new directory; a file's own name chooses its format"));
+            }
+            (false, Some(shard_bytes)) => Destination::Sharded { path, shard_bytes },
+            (false, None) => Destination::Stream(Some(path)),
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum OutputFormatName {
+    /// JSON Lines
+    Jsonl,
+    /// JSON Lines in gzip
+    #[value(name = "jsonl.gz")]
+    JsonlGz,
+    /// JSON Lines in Zstandard
+    #[value(name = "jsonl.zst")]
+    JsonlZst,
+    /// Parquet, as Hugging Face datasets reads it
+    Parquet,
+    /// Dolma: all documents under documents/, what dropped them under attributes/
+    Dolma,
+}
+
+impl From<OutputFormatName> for OutputFormat {
+    fn from(name: OutputFormatName) -> Self {
+        match name {
+            OutputFormatName::Jsonl => Self::Jsonl,
+            OutputFormatName::JsonlGz => Self::JsonlGz,
+            OutputFormatName::JsonlZst => Self::JsonlZst,
+            OutputFormatName::Parquet => Self::Parquet,
+            OutputFormatName::Dolma => Self::Dolma,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FormatName {
     /// One JSON object a line
     Jsonl,
-    /// One document a file
+    /// Plain text or Markdown
     Text,
+    /// A web page a file
+    Html,
+    /// Web archives: WARC, WET
+    Warc,
+    /// Web archives before WARC
+    Arc,
+    /// Parquet
+    Parquet,
+    /// Arrow IPC, file or stream
+    Arrow,
+    /// Comma-separated rows under a header
+    Csv,
+    /// Tab-separated rows under a header
+    Tsv,
+    /// An archive of any of these
+    Tar,
 }
 
 impl From<FormatName> for Format {
@@ -118,6 +207,14 @@ impl From<FormatName> for Format {
         match name {
             FormatName::Jsonl => Self::JsonLines,
             FormatName::Text => Self::Text,
+            FormatName::Html => Self::Html,
+            FormatName::Warc => Self::Warc,
+            FormatName::Arc => Self::Arc,
+            FormatName::Parquet => Self::Parquet,
+            FormatName::Arrow => Self::Arrow,
+            FormatName::Csv => Self::Csv,
+            FormatName::Tsv => Self::Tsv,
+            FormatName::Tar => Self::Tar,
         }
     }
 }
@@ -144,7 +241,7 @@ impl From<OnErrorName> for OnError {
 }
 
 /// Parses a size such as `4096`, `256K`, `64M` or `2G`; the units are powers of 1024.
-pub(crate) fn byte_size(text: &str) -> Result<usize, String> {
+pub(crate) fn byte_size(text: &str) -> std::result::Result<usize, String> {
     let wrong = || format!("expected bytes such as 4096, 256K, 64M or 2G, found {text:?}");
     let (digits, unit) = match text.char_indices().last() {
         Some((i, 'K' | 'k')) => (&text[..i], 1 << 10),
@@ -157,7 +254,7 @@ pub(crate) fn byte_size(text: &str) -> Result<usize, String> {
 }
 
 /// Parses a share of the whole, 0 to 1.
-fn ratio(text: &str) -> Result<f64, String> {
+fn ratio(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
         _ => Err(format!("expected a number from 0 to 1, found {text:?}")),

@@ -3,6 +3,8 @@
 mod cli;
 mod commands;
 mod chain;
+mod pipeline;
+mod resume;
 mod summary;
 mod failure;
 mod usage;

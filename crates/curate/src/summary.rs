@@ -1,5 +1,6 @@
 //! The closing report of a command: a table for people, the same as JSON for programs.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -43,10 +44,15 @@ struct JsonReport<'s> {
     dropped: BTreeMap<&'s str, u64>,
     malformed: u64,
     malformed_samples: &'s [curate_core::Malformed],
+    /// Sound records that are no documents, by what they are.
+    set_aside: &'s BTreeMap<Cow<'static, str>, u64>,
+    /// Inputs that could not be read to their end.
+    damaged: &'s [curate_core::Malformed],
     bytes_in: u64,
     bytes_out: u64,
     text_bytes_in: u64,
     text_bytes_out: u64,
+    parse_seconds: f64,
     stages: &'s [StageReport],
     #[serde(flatten)]
     extras: Map<String, Value>,
@@ -68,6 +74,13 @@ impl Summary<'_> {
             for warning in self.warnings(links) {
                 ui::warn(&warning);
             }
+        }
+        if !self.report.damaged.is_empty() {
+            ui::warn(&format!(
+                "{} faults in the inputs: what they hold after them, or is unreadable, is missing from the output",
+                self.report.damaged.len()
+            ));
+            return Ok(Exit::BadData);
         }
         let allowed = stream.max_malformed * self.report.read as f64;
         if self.report.malformed as f64 > allowed {
@@ -95,10 +108,13 @@ impl Summary<'_> {
             dropped,
             malformed: report.malformed,
             malformed_samples: &report.malformed_samples,
+            set_aside: &report.set_aside,
+            damaged: &report.damaged,
             bytes_in: report.bytes_in,
             bytes_out: report.bytes_out,
             text_bytes_in: report.text_bytes_in,
             text_bytes_out: report.text_bytes_out,
+            parse_seconds: report.parse_seconds,
             stages: &report.stages,
             extras: self.extras.iter().map(|e| (e.name.to_owned(), e.value.clone())).collect(),
             seconds: self.seconds,
@@ -120,14 +136,19 @@ impl Summary<'_> {
             percent(report.kept, report.read),
             bytes(report.text_bytes_out),
         ));
+        for (what, n) in &report.set_aside {
+            line(format!("    {what:<24}{:>12} {:>7} set aside", thousands(*n), percent(*n, report.read)));
+        }
         for stage in &report.stages {
             if report.stages.len() > 1 {
                 line(format!(
-                    "  {:<26}{:>12} in {:>12} out {:>12} of text out",
+                    "  {:<26}{:>12} in {:>12} out {:>12} of text out {:>8.1} s {:>10}/s",
                     stage.name,
                     thousands(stage.read),
                     thousands(stage.kept),
-                    bytes(stage.text_bytes_out)
+                    bytes(stage.text_bytes_out),
+                    stage.busy_seconds,
+                    bytes((stage.text_bytes_in as f64 / stage.busy_seconds.max(1e-9)) as u64),
                 ));
             }
             for (reason, n) in by_count(&stage.dropped) {
@@ -147,6 +168,9 @@ impl Summary<'_> {
             for sample in report.malformed_samples.iter().take(3) {
                 line(format!("      {sample}"));
             }
+        }
+        for fault in report.damaged.iter().take(5) {
+            line(format!("    damaged: {fault}"));
         }
         for text in self.extras.iter().flat_map(|e| &e.lines) {
             line(format!("  {text}"));

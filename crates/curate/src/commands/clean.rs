@@ -8,7 +8,8 @@ use curate_io::DropLogStyle;
 use serde::Serialize;
 
 use crate::chain::{Chain, Ending, Kind, Link, parameters};
-use crate::cli::StreamOptions;
+use crate::cli::{OutputOptions, StreamOptions};
+use crate::commands::read::ReadOptions;
 use crate::failure::{Exit, Failure, Result};
 
 /// Normalise texts and drop those that a recipe's rules call poor, each with its reason
@@ -26,9 +27,8 @@ pub(crate) struct CleanCommand {
     #[command(flatten)]
     stream: StreamOptions,
 
-    /// Write to this file instead of stdout; .gz and .zst compress
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 /// The options of the stage itself.
@@ -62,15 +62,28 @@ impl CleanOptions {
         })
     }
 
+    /// All that the stage's verdicts depend on: the options, and what stands in a recipe file.
+    pub(crate) fn fingerprint(&self) -> Result<serde_json::Value> {
+        let recipe = if self.is_file() { self.read_recipe()? } else { String::new() };
+        Ok(serde_json::json!({ "options": self, "recipe": recipe, "rejects": self.rejects.is_some() }))
+    }
+
     /// A name with a dot or a slash is a file's.
+    fn is_file(&self) -> bool {
+        self.recipe.contains(['.', '/'])
+    }
+
+    fn read_recipe(&self) -> Result<String> {
+        std::fs::read_to_string(&self.recipe).map_err(|e| {
+            Failure::new(e.to_string()).context(format!("cannot read the recipe {}", self.recipe))
+        })
+    }
+
     fn load_recipe(&self) -> Result<Recipe> {
-        if !self.recipe.contains(['.', '/']) {
+        if !self.is_file() {
             return Ok(Recipe::builtin(&self.recipe)?);
         }
-        let text = std::fs::read_to_string(&self.recipe).map_err(|e| {
-            Failure::new(e.to_string()).context(format!("cannot read the recipe {}", self.recipe))
-        })?;
-        Ok(Recipe::from_toml(&text, &self.recipe)?)
+        Ok(Recipe::from_toml(&self.read_recipe()?, &self.recipe)?)
     }
 }
 
@@ -80,6 +93,7 @@ pub(crate) fn execute(command: &CleanCommand) -> Result<Exit> {
         links: vec![command.stage.prepare()?],
         ending: Ending::Documents(command.output.clone()),
         stream: &command.stream,
+        read: ReadOptions::default(),
         canonical: false,
     };
     chain.run(|_| Ok(Vec::new()))

@@ -8,7 +8,8 @@ use curate_io::DropLogStyle;
 use serde::Serialize;
 
 use crate::chain::{Chain, Ending, Kind, Link, parameters};
-use crate::cli::StreamOptions;
+use crate::cli::{OutputOptions, StreamOptions};
+use crate::commands::read::ReadOptions;
 use crate::failure::{Exit, Result};
 use crate::summary::{Extra, thousands};
 
@@ -30,9 +31,8 @@ pub(crate) struct DedupCommand {
     #[command(flatten)]
     stream: StreamOptions,
 
-    /// Write to this file instead of stdout; .gz and .zst compress
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 /// The options of the stage itself.
@@ -124,6 +124,7 @@ pub(crate) fn execute(command: &DedupCommand) -> Result<Exit> {
         links: vec![command.stage.prepare()?],
         ending: Ending::Documents(command.output.clone()),
         stream: &command.stream,
+        read: ReadOptions::default(),
         canonical: false,
     };
     chain.run(|links| Ok(links.iter().filter_map(extra).collect()))

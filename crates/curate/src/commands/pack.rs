@@ -91,8 +91,8 @@ enum PolicyName {
 }
 
 impl PackOptions {
-    /// A writer for documents of `tokenizer`.
-    pub(crate) fn writer(&self, tokenizer: &Tokenizer) -> Result<ShardSetWriter> {
+    /// A writer for documents of `tokenizer`; with `replace`, of a set that may be there already.
+    pub(crate) fn writer(&self, tokenizer: &Tokenizer, replace: bool) -> Result<ShardSetWriter> {
         let info = tokenizer.info();
         let options = WriterOptions {
             tokenizer_json: tokenizer.to_json(),
@@ -101,7 +101,7 @@ impl PackOptions {
             seed: self.seed,
             shard_tokens: self.shard_tokens,
             lineage: json!({ "pack": self }),
-            force: self.force,
+            force: self.force || replace,
             ..WriterOptions::new(TokenizerInfo {
                 name: info.name.clone(),
                 sha256: info.sha256.clone(),
@@ -180,7 +180,7 @@ fn pack_stream(
     let mut reader = TokenStreamReader::new(open(path)?)?;
     if packing.is_none() {
         let header = reader.header().clone();
-        let writer = options.writer(&header.tokenizer()?)?;
+        let writer = options.writer(&header.tokenizer()?, false)?;
         *packing = Some((header, writer));
     }
     let (first, writer) = packing.as_mut().expect("set just above");

@@ -4,27 +4,37 @@
 //! what the file can say is exactly what the shell can say.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser};
-use toml::{Table, Value};
+use clap::Args;
+use curate_core::Report;
+use curate_io::{DropLog, Inputs, Output, SpoolReader, SpoolWriter};
+use serde_json::json;
 
-use crate::chain::{Chain, Ending, Kind, Link};
-use crate::cli::StreamOptions;
+use crate::chain::{Chain, Ending, Kind, Link, Pass, document_sink, find_inputs, summary_parameters};
+use crate::cli::{OutputOptions, StreamOptions, byte_size};
 use crate::commands::clean::CleanOptions;
 use crate::commands::dedup::{self, DedupStage};
 use crate::commands::pack::PackOptions;
+use crate::commands::read::ReadOptions;
 use crate::commands::tokenize::{TokenEnd, TokenizeOptions};
 use crate::failure::{Exit, Failure, Result};
+use crate::pipeline::PipelineFile;
+use crate::resume::{RunDirectory, Unit, output_key, plan_units};
+use crate::summary::{Extra, Summary};
+use crate::ui;
+use crate::usage::usage;
 
 /// Run the stages of a pipeline file in one process
 ///
 /// The result is byte for byte that of the same stages in a shell pipe, without encoding and parsing the documents
 /// between them. The whole file is checked before anything starts.
+///
+/// With `run-dir`, a run that was killed goes on where it was, and its output is what it would have been.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  curate run pipelines/demo.toml\n  curate run pipelines/demo.toml --set dedup.threshold=0.7 --set input=corpus/ --dry-run"
+    after_help = "Examples:\n  curate run pipelines/demo.toml\n  curate run pipelines/demo.toml --set dedup.threshold=0.7 --set input=corpus/ --dry-run\n  curate run pipelines/fineweb-like.toml --set 'input=crawl/*.warc.gz' --set run-dir=run/"
 )]
 pub(crate) struct RunCommand {
     /// The pipeline file
@@ -35,29 +45,37 @@ pub(crate) struct RunCommand {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
 
-    /// Print the equivalent shell pipe and stop
+    /// Print the plan and the equivalent shell pipe, and stop
     #[arg(long)]
     dry_run: bool,
+
+    /// Forget what the run directory holds and begin again
+    #[arg(long)]
+    restart: bool,
 }
 
 pub(crate) fn execute(command: &RunCommand) -> Result<Exit> {
     let name = command.pipeline.display().to_string();
     let text = std::fs::read_to_string(&command.pipeline)
         .map_err(|e| Failure::new(e.to_string()).context(format!("cannot read {name}")))?;
-    let pipeline = Pipeline::parse(&text, &command.set).map_err(|failure| failure.context(name))?;
+    let pipeline = Pipeline::parse(&text, &name, &command.set)?;
     if command.dry_run {
-        let shown = writeln!(io::stdout(), "{}", pipeline.shell());
+        let shown = writeln!(io::stdout(), "{}\n{}", pipeline.plan()?, pipeline.shell());
         return shown
             .map(|()| Exit::Done)
             .map_err(|e| curate_core::Error::io("cannot write stdout", e).into());
     }
-    pipeline.run()
+    match pipeline.top.run_dir.clone() {
+        Some(dir) => pipeline.run_resumable(&dir, command.restart),
+        None => pipeline.run_fused(),
+    }
 }
 
 /// A pipeline file, checked.
 struct Pipeline {
-    stream: StreamOptions,
-    output: Option<PathBuf>,
+    top: TopOptions,
+    read: ReadOptions,
+    /// The stages after `read`.
     stages: Vec<StageOptions>,
     /// Each stage as a command line, for people.
     commands: Vec<Vec<String>>,
@@ -70,22 +88,22 @@ enum StageOptions {
     Pack(PackOptions),
 }
 
-/// Options of `T` without a program name before them.
-#[derive(Parser)]
-#[command(no_binary_name = true)]
-struct Options<T: Args> {
-    #[command(flatten)]
-    options: T,
-}
-
 /// What stands at the top of a pipeline file.
 #[derive(Args)]
 struct TopOptions {
     #[command(flatten)]
     stream: StreamOptions,
 
+    #[command(flatten)]
+    output: OutputOptions,
+
+    /// Directory that makes the run resumable
     #[arg(long)]
-    output: Option<PathBuf>,
+    run_dir: Option<PathBuf>,
+
+    /// Input bytes after which a resumable run notes what it has done
+    #[arg(long, default_value = "32M", value_parser = byte_size)]
+    unit_size: usize,
 }
 
 #[derive(Args)]
@@ -98,50 +116,51 @@ struct TokenizeStage {
 }
 
 impl Pipeline {
-    fn parse(text: &str, settings: &[String]) -> Result<Self> {
-        let mut top: Table =
-            text.parse().map_err(|e: toml::de::Error| Failure::new(e.to_string().trim_end()))?;
-        let mut stages = take_stages(&mut top)?;
-        for setting in settings {
-            apply(setting, &mut top, &mut stages)?;
+    fn parse(text: &str, name: &str, settings: &[String]) -> Result<Self> {
+        let mut file = PipelineFile::parse(text, name)?;
+        settings.iter().try_for_each(|setting| file.set(setting))?;
+        let inputs = file.top.take_positional("input")?;
+        let top_arguments = file.top.arguments()?;
+        let arguments: Vec<String> = inputs.iter().chain(&top_arguments).cloned().collect();
+        let top: TopOptions = file.top_options(&arguments)?;
+        let mut read = ReadOptions::default();
+        let mut stages = Vec::new();
+        let mut commands: Vec<Vec<String>> = vec![vec!["read".to_owned()]];
+        for (i, section) in file.stages.iter().enumerate() {
+            let arguments = section.arguments()?;
+            match section.command.as_str() {
+                "read" if i == 0 => {
+                    read = file.stage_options(i)?;
+                    commands[0].extend(arguments);
+                    continue;
+                }
+                "read" => return Err(file.complain(i, "read must be the first stage")),
+                _ => stages.push((i, parse_stage(&file, i)?)),
+            }
+            commands.push(std::iter::once(section.command.clone()).chain(arguments).collect());
         }
-        let mut inputs = to_arguments_of("input", top.remove("input"))?;
-        inputs.extend(to_arguments(&top)?);
-        let TopOptions { stream, output } = parse_options(&inputs)?;
-        let mut parsed = Vec::new();
-        let mut commands: Vec<Vec<String>> = Vec::new();
-        for (i, (command, table)) in stages.iter().enumerate() {
-            let arguments = to_arguments(table)?;
-            let stage = parse_stage(command, &arguments)
-                .map_err(|failure| failure.context(format!("stage {} ({command})", i + 1)))?;
-            parsed.push(stage);
-            commands.push(std::iter::once(command.clone()).chain(arguments).collect());
-        }
-        if let Some(first) = commands.first_mut() {
-            first.extend(inputs);
-        }
-        let pipeline = Self { stream, output, stages: parsed, commands };
-        pipeline.check_order()?;
-        Ok(pipeline)
+        check_order(&file, &stages)?;
+        let (for_run, for_pipe): (Vec<String>, Vec<String>) = top_arguments.into_iter().partition(|a| {
+            ["--run-dir", "--unit-size", "--output", "--to", "--shard-size"].iter().any(|o| a.starts_with(o))
+        });
+        commands[0].extend(for_pipe.into_iter().chain(inputs));
+        let outputs = for_run.into_iter().filter(|a| !a.starts_with("--run-dir") && !a.starts_with("--unit-size"));
+        commands.last_mut().expect("read is always there").extend(outputs);
+        let stages = stages.into_iter().map(|(_, stage)| stage).collect();
+        Ok(Self { top, read, stages, commands })
     }
 
-    /// Tokens come after documents, and shards after tokens.
-    fn check_order(&self) -> Result<()> {
-        let wrong = |message: &str| Err(Failure::new(message));
-        for (i, stage) in self.stages.iter().enumerate() {
-            let next = self.stages.get(i + 1);
-            match (stage, next) {
-                (StageOptions::Tokenize(..), None | Some(StageOptions::Pack(_))) => {}
-                (StageOptions::Tokenize(..), Some(_)) => return wrong("only pack can follow tokenize"),
-                (StageOptions::Pack(_), Some(_)) => return wrong("pack must be the last stage"),
-                (StageOptions::Pack(_), None) if i == 0 => {
-                    return wrong("pack needs a tokenize stage before it");
-                }
-                (_, Some(StageOptions::Pack(_))) => return wrong("pack needs a tokenize stage before it"),
-                _ => {}
-            }
+    /// What a run would read and keep, for people.
+    fn plan(&self) -> Result<String> {
+        let files = find_inputs(&self.top.stream)?.files;
+        let total: Option<u64> = files.iter().map(curate_io::InputFile::bytes).sum();
+        let size = total.map_or("unknown size".to_owned(), crate::summary::bytes);
+        let mut lines = vec![format!("# {} inputs, {size}", files.len())];
+        if let Some(dir) = &self.top.run_dir {
+            lines.push(format!("# resumable in {}", dir.display()));
         }
-        Ok(())
+        lines.push(format!("# {} stages in one process; as a pipe:", self.commands.len()));
+        Ok(lines.join("\n"))
     }
 
     fn shell(&self) -> String {
@@ -159,10 +178,10 @@ impl Pipeline {
         commands.join(" |\n  ")
     }
 
-    fn run(self) -> Result<Exit> {
+    /// The links of all stages, ready to run. With `replace`, shards that are there already are written anew.
+    fn prepare(&self, replace: bool) -> Result<(Vec<Link>, Ending)> {
         let mut links = Vec::new();
-        let mut ending = Ending::Documents(self.output.clone());
-        let mut packing = None;
+        let mut ending = Ending::Documents(self.top.output.clone());
         let mut stages = self.stages.iter().peekable();
         while let Some(stage) = stages.next() {
             links.push(match stage {
@@ -172,157 +191,173 @@ impl Pipeline {
                     ending = Ending::Gate;
                     let tokenizer = options.load()?;
                     let end = match stages.peek() {
-                        Some(StageOptions::Pack(pack)) => TokenEnd::shards(pack.writer(&tokenizer)?),
+                        Some(StageOptions::Pack(pack)) => TokenEnd::shards(pack.writer(&tokenizer, replace)?),
                         _ => TokenEnd::stream(output.clone(), &tokenizer)?,
                     };
                     options.prepare(tokenizer, end)
                 }
-                StageOptions::Pack(options) => {
-                    packing = Some(options);
-                    continue;
-                }
+                StageOptions::Pack(_) => continue,
             });
         }
-        let chain = Chain { command: "run", links, ending, stream: &self.stream, canonical: false };
-        chain.run(|links| {
-            let mut extras: Vec<_> = links.iter().filter_map(dedup::extra).collect();
-            if let Some(Link { kind: Kind::Tokenize(_, end), .. }) = links.last_mut() {
-                extras.push(end.extra());
-                match (end.take_shards(), packing) {
-                    (Some(writer), Some(pack)) => extras.push(pack.finish(writer)?),
-                    _ => end.finish_stream()?,
-                }
+        Ok((links, ending))
+    }
+
+    /// Turns the last gate into files; what stages have to say beyond the common counts.
+    fn finish(&self, links: &mut [Link]) -> Result<Vec<Extra>> {
+        let mut extras: Vec<_> = links.iter().filter_map(dedup::extra).collect();
+        if let Some(Link { kind: Kind::Tokenize(_, end), .. }) = links.last_mut() {
+            extras.push(end.extra());
+            match (end.take_shards(), self.stages.last()) {
+                (Some(writer), Some(StageOptions::Pack(pack))) => extras.push(pack.finish(writer)?),
+                _ => end.finish_stream()?,
             }
-            Ok(extras)
-        })
+        }
+        Ok(extras)
     }
-}
 
-/// The `[[stage]]` tables, each with its command.
-fn take_stages(top: &mut Table) -> Result<Vec<(String, Table)>> {
-    let Some(Value::Array(stages)) = top.remove("stage") else {
-        return Err(
-            Failure::new("no [[stage]] in it").with_hint("a stage is [[stage]] with command = \"clean\"")
-        );
-    };
-    let mut found = Vec::new();
-    for (i, stage) in stages.into_iter().enumerate() {
-        let Value::Table(mut table) = stage else {
-            return Err(Failure::new(format!("stage {}: expected a table", i + 1)));
+    fn run_fused(&self) -> Result<Exit> {
+        let (links, ending) = self.prepare(false)?;
+        let (stream, read) = (&self.top.stream, self.read.clone());
+        let chain = Chain { command: "run", links, ending, stream, read, canonical: true };
+        chain.run(|links| self.finish(links))
+    }
+
+    /// Runs unit by unit what looks at each document alone, then the rest over the spool.
+    fn run_resumable(&self, dir: &Path, restart: bool) -> Result<Exit> {
+        let start = Instant::now();
+        let stream = &self.top.stream;
+        let mut run = RunDirectory::open(dir, restart)?;
+        let resolved = find_inputs(stream)?;
+        let heads = self.stages.iter().take_while(|s| matches!(s, StageOptions::Clean(_))).count();
+        let units = plan_units(resolved.files, self.top.unit_size as u64, &self.unit_options(heads)?)?;
+        let key = output_key(&units, &json!(self.commands));
+        let (begun, complete) = run.output_state(&key);
+        if complete {
+            if !stream.voice.quiet {
+                ui::say(&format!("run: nothing to do, the outputs of {} are complete", dir.display()));
+            }
+            return Ok(Exit::Done);
+        }
+        run.sweep(&units);
+        let (mut links, ending) = self.prepare(begun)?;
+        run.set_output_state(&key, false)?;
+        let mut tails = links.split_off(heads);
+        let mut report = Report::default();
+        let mut spool = Vec::new();
+        for unit in units {
+            let key = unit.key.clone();
+            if run.find(&key).is_none() {
+                let finished = self.run_unit(&run, unit, &mut links)?;
+                run.add(finished)?;
+            }
+            let finished = run.find(&key).expect("found, or added just now");
+            report.append(finished.report.clone());
+            spool.push((key, finished.runs.clone()));
+        }
+        let files = spool.iter().map(|(key, runs)| (run.spool(key), runs.clone())).collect();
+        let mut source = SpoolReader::new(files, stream.block_size);
+        let mut sink = document_sink(&ending, resolved.roots, &tails)?;
+        let codec = curate_io::Records::new("text", "id")?;
+        let pass = Pass { command: "run", stream, progress: source.progress() };
+        report = report.then(pass.run(&mut source, &codec, &mut tails, &mut sink)?);
+        sink.finish()?;
+        let extras = self.finish(&mut tails)?;
+        let keys: Vec<&str> = spool.iter().map(|(key, _)| key.as_str()).collect();
+        join_logs(&run, &keys, &links)?;
+        run.set_output_state(&key, true)?;
+        links.append(&mut tails);
+        let summary = Summary {
+            command: "run",
+            parameters: summary_parameters(stream, &links),
+            report,
+            extras,
+            seconds: start.elapsed().as_secs_f64(),
+            usage: usage(),
         };
-        match table.remove("command") {
-            Some(Value::String(command)) => found.push((command, table)),
-            _ => return Err(Failure::new(format!("stage {}: no command = \"…\" in it", i + 1))),
-        }
+        summary.publish(stream, &links)
     }
-    Ok(found)
+
+    /// Everything but the files that the spool of a unit depends on.
+    fn unit_options(&self, heads: usize) -> Result<serde_json::Value> {
+        let mut input = json!(self.top.stream);
+        let fields = input.as_object_mut().expect("options are an object");
+        fields.remove("inputs");
+        fields.remove("max_malformed");
+        let stages = self.stages.iter().take(heads);
+        let stages: Vec<serde_json::Value> = stages
+            .map(|stage| match stage {
+                StageOptions::Clean(options) => options.fingerprint(),
+                _ => unreachable!("the head of a pipeline holds stateless stages only"),
+            })
+            .collect::<Result<_>>()?;
+        Ok(json!({ "input": input, "read": self.read, "stages": stages }))
+    }
+
+    fn run_unit(&self, run: &RunDirectory, unit: Unit, links: &mut [Link]) -> Result<crate::resume::Finished> {
+        let stream = &self.top.stream;
+        let mut spool = SpoolWriter::create(&run.spool(&unit.key))?;
+        for (stage, link) in links.iter().enumerate() {
+            for (n, (_, style)) in link.logs.iter().enumerate() {
+                let path = run.log(&unit.key, stage, n);
+                spool.add_log(stage, DropLog::create(&path, *style, link.kind.name())?);
+            }
+        }
+        let mut inputs = Inputs::new(unit.files.clone(), self.read.input_options(stream)?);
+        let codec = self.read.codec(stream, true)?;
+        let pass = Pass { command: "run", stream, progress: inputs.progress() };
+        let report = pass.run(&mut inputs, &codec, links, &mut spool)?;
+        Ok(unit.finished(spool.finish()?, report))
+    }
 }
 
-/// Applies `--set KEY=VALUE`.
-fn apply(setting: &str, top: &mut Table, stages: &mut [(String, Table)]) -> Result<()> {
-    let wrong = |message: String| {
-        Failure::new(message).with_hint("--set STAGE.OPTION=VALUE, such as dedup.threshold=0.7")
-    };
-    let (key, text) =
-        setting.split_once('=').ok_or_else(|| wrong(format!("--set {setting}: no `=` in it")))?;
-    let value = format!("v = {text}")
-        .parse::<Table>()
-        .ok()
-        .and_then(|mut table| table.remove("v"))
-        .unwrap_or_else(|| Value::String(text.to_owned()));
-    let Some((stage, option)) = key.split_once('.') else {
-        top.insert(key.to_owned(), value);
-        return Ok(());
-    };
-    let mut named = stages.iter_mut().filter(|(command, _)| command == stage);
-    match (named.next(), named.next()) {
-        (Some((_, table)), None) => {
-            table.retain(|name, _| name.replace('_', "-") != option.replace('_', "-"));
-            table.insert(option.to_owned(), value);
-            Ok(())
+/// Writes the logs of all units one after the other to where they were asked for.
+fn join_logs(run: &RunDirectory, keys: &[&str], links: &[Link]) -> Result<()> {
+    for (stage, link) in links.iter().enumerate() {
+        for (n, (path, _)) in link.logs.iter().enumerate() {
+            let mut output = Output::create(Some(path))?;
+            for key in keys {
+                curate_io::copy_decompressed(&run.log(key, stage, n), &mut output)?;
+            }
+            output.finish()?;
         }
-        (None, _) => Err(wrong(format!("--set {setting}: the pipeline has no stage {stage}"))),
-        (Some(_), Some(_)) => Err(wrong(format!("--set {setting}: the pipeline has several stages {stage}"))),
     }
+    Ok(())
 }
 
-fn parse_stage(command: &str, arguments: &[String]) -> Result<StageOptions> {
-    Ok(match command {
-        "clean" => StageOptions::Clean(parse_options(arguments)?),
-        "dedup" => StageOptions::Dedup(parse_options(arguments)?),
+fn parse_stage(file: &PipelineFile, index: usize) -> Result<StageOptions> {
+    Ok(match file.stages[index].command.as_str() {
+        "clean" => StageOptions::Clean(file.stage_options(index)?),
+        "dedup" => StageOptions::Dedup(file.stage_options(index)?),
         "tokenize" => {
-            let TokenizeStage { options, output } = parse_options(arguments)?;
+            let TokenizeStage { options, output } = file.stage_options(index)?;
             StageOptions::Tokenize(options, output)
         }
-        "pack" => StageOptions::Pack(parse_options(arguments)?),
+        "pack" => StageOptions::Pack(file.stage_options(index)?),
         _ => {
-            return Err(
-                Failure::new("unknown command").with_hint("stages are clean, dedup, tokenize and pack")
-            );
+            return Err(file
+                .complain(index, "unknown command")
+                .with_hint("stages are read, clean, dedup, tokenize and pack"));
         }
     })
 }
 
-fn parse_options<T: Args>(arguments: &[String]) -> Result<T> {
-    Options::<T>::try_parse_from(arguments).map(|parsed| parsed.options).map_err(|error| explain(&error))
-}
-
-/// A parse error in the words of a file: options have no dashes there.
-fn explain(error: &clap::Error) -> Failure {
-    let bare = |value: Option<&ContextValue>| match value {
-        Some(ContextValue::String(flag)) => {
-            Some(flag.split(['=', ' ']).next()?.trim_start_matches('-').to_owned())
-        }
-        _ => None,
-    };
-    if error.kind() == ErrorKind::UnknownArgument {
-        let option = bare(error.get(ContextKind::InvalidArg)).unwrap_or_default();
-        let failure = Failure::new(format!("unknown option `{option}`"));
-        return match bare(error.get(ContextKind::SuggestedArg)) {
-            Some(near) => failure.with_hint(format!("did you mean `{near}`?")),
-            None => failure,
-        };
-    }
-    let text = error.to_string();
-    let first = text.split("\n\n").next().unwrap_or(&text);
-    Failure::new(first.trim_start_matches("error: ").trim())
-}
-
-/// A table as arguments: `name = value` is `--name=value`, `true` the bare flag.
-fn to_arguments(table: &Table) -> Result<Vec<String>> {
-    let mut arguments = Vec::new();
-    for (name, value) in table {
-        let flag = format!("--{}", name.replace('_', "-"));
-        match value {
-            Value::Boolean(true) => arguments.push(flag),
-            Value::Boolean(false) => {}
-            Value::Array(values) => {
-                for value in values {
-                    arguments.push(format!("{flag}={}", scalar(name, value)?));
-                }
+/// Tokens come after documents, and shards after tokens.
+fn check_order(file: &PipelineFile, stages: &[(usize, StageOptions)]) -> Result<()> {
+    for (position, (i, stage)) in stages.iter().enumerate() {
+        let wrong = |message: &str| Err(file.complain(*i, message));
+        let next = stages.get(position + 1).map(|(_, stage)| stage);
+        let previous = position.checked_sub(1).map(|p| &stages[p].1);
+        match (stage, next) {
+            (StageOptions::Tokenize(..), None | Some(StageOptions::Pack(_))) => {}
+            (StageOptions::Tokenize(..), Some(_)) => return wrong("only pack can follow tokenize"),
+            (StageOptions::Pack(_), Some(_)) => return wrong("pack must be the last stage"),
+            (StageOptions::Pack(_), None) if !matches!(previous, Some(StageOptions::Tokenize(..))) => {
+                return wrong("pack needs a tokenize stage before it");
             }
-            value => arguments.push(format!("{flag}={}", scalar(name, value)?)),
+            _ => {}
         }
     }
-    Ok(arguments)
-}
-
-/// A value, or each of several, as positional arguments.
-fn to_arguments_of(name: &str, value: Option<Value>) -> Result<Vec<String>> {
-    match value {
-        None => Ok(Vec::new()),
-        Some(Value::Array(values)) => values.iter().map(|v| scalar(name, v)).collect(),
-        Some(value) => Ok(vec![scalar(name, &value)?]),
-    }
-}
-
-fn scalar(name: &str, value: &Value) -> Result<String> {
-    match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Integer(n) => Ok(n.to_string()),
-        Value::Float(x) => Ok(x.to_string()),
-        _ => Err(Failure::new(format!("{name}: expected a string or a number, found {}", value.type_str()))),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -343,14 +378,15 @@ mod tests {
         tokenizer = "bytes"
         [[stage]]
         command = "pack"
+        output = "out dir"
         seq_len = [128, 256]
         split = "val=0.1"
-        output = "out dir"
     "#;
 
+    /// The error with its causes, and the hint.
     fn fault(text: &str, settings: &[&str]) -> (String, Option<String>) {
         let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
-        let failure = Pipeline::parse(text, &settings).err().expect("a fault");
+        let failure = Pipeline::parse(text, "p.toml", &settings).err().expect("a fault");
         let mut message = failure.error.to_string();
         let mut cause = failure.error.source();
         while let Some(error) = cause {
@@ -363,34 +399,37 @@ mod tests {
     #[test]
     fn a_pipeline_is_its_shell_pipe() {
         let settings = ["dedup.threshold=0.7".to_owned(), "pack.seq-len=64".to_owned()];
-        let pipeline = Pipeline::parse(GOOD, &settings).map_err(|f| f.error.to_string()).unwrap();
+        let pipeline = Pipeline::parse(GOOD, "p.toml", &settings).map_err(|f| f.error.to_string()).unwrap();
         assert_eq!(
             pipeline.shell(),
-            "curate clean --set=min_words=20 a.jsonl b/ --threads=3 |\n  \
+            "curate read --threads=3 a.jsonl b/ |\n  \
+             curate clean --set=min_words=20 |\n  \
              curate dedup --minhash --threshold=0.7 |\n  \
              curate tokenize --tokenizer=bytes |\n  \
-             curate pack '--output=out dir' --seq-len=64 --split=val=0.1"
+             curate pack '--output=out dir' --split=val=0.1 --seq-len=64"
         );
     }
 
     #[test]
     fn faults_are_named_before_anything_starts() {
         let (message, hint) = fault(&GOOD.replace("minhash", "minhsh"), &[]);
-        assert_eq!(message, "stage 2 (dedup): unknown option `minhsh`");
+        assert_eq!(message, "p.toml:9: stage 2 (dedup): unknown option `minhsh`");
         assert_eq!(hint.as_deref(), Some("did you mean `minhash`?"));
         let check = |text: &str, part: &str| {
             let (message, _) = fault(text, &[]);
             assert!(message.contains(part), "{message}");
         };
         check("", "no [[stage]]");
-        check("x = ", "TOML");
-        check("[[stage]]\nrecipe = \"x\"", "stage 1: no command");
-        check("[[stage]]\ncommand = \"wash\"", "stage 1 (wash): unknown command");
+        check("x = ", "p.toml is not TOML");
+        check("[[stage]]\nrecipe = \"x\"", "p.toml:1: stage 1: no command");
+        check("[[stage]]\ncommand = \"wash\"", "p.toml:1: stage 1 (wash): unknown command");
         check("[[stage]]\ncommand = \"pack\"\noutput = \"x\"", "pack needs a tokenize stage");
-        check(&GOOD.replace("val=0.1\"\n", "val=0.1\"\nseed = -1\n"), "seed");
+        check(&GOOD.replace("command = \"dedup\"", "command = \"read\""), "p.toml:7: stage 2 (read)");
+        check(&GOOD.replace("val=0.1\"\n", "val=0.1\"\nseed = -1\n"), "p.toml:18: stage 4 (pack)");
         check(&GOOD.replace("threads = 3", "threads = [[1]]"), "threads: expected a string or a number");
-        check(&GOOD.replace("threads = 3", "thread = 3"), "unknown option `thread`");
+        check(&GOOD.replace("threads = 3", "thread = 3"), "p.toml:3: the top of the file: unknown option `thread`");
         assert!(fault(GOOD, &["wash.x=1"]).0.contains("no stage wash"));
         assert!(fault(GOOD, &["nothing"]).0.contains("no `=`"));
+        assert!(fault(GOOD, &["pack.sed=1"]).0.starts_with("p.toml with --set: stage 4 (pack)"));
     }
 }

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::chain::{Chain, Ending, Kind, Link, parameters};
 use crate::cli::StreamOptions;
+use crate::commands::read::ReadOptions;
 use crate::failure::{Exit, Failure, Result};
 use crate::summary::{Extra, bytes, thousands};
 
@@ -77,6 +78,7 @@ pub(crate) fn execute(command: &TokenizeCommand) -> Result<Exit> {
         links: vec![command.stage.prepare(tokenizer, end)],
         ending: Ending::Gate,
         stream: &command.stream,
+        read: ReadOptions::default(),
         canonical: false,
     };
     chain.run(|links| {

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::chain::{Chain, Ending, Kind, Link, parameters};
 use crate::cli::StreamOptions;
+use crate::commands::read::ReadOptions;
 use crate::failure::{Exit, Result};
 use crate::summary::{Extra, thousands};
 
@@ -60,6 +61,7 @@ pub(crate) fn execute(command: &TrainTokenizerCommand) -> Result<Exit> {
         links: vec![link],
         ending: Ending::Gate,
         stream: &command.stream,
+        read: ReadOptions::default(),
         canonical: false,
     };
     chain.run(|links| {

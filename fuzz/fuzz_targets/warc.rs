@@ -1,0 +1,9 @@
+//! Any bytes read as warc: no panic, and every record is accounted for.
+#![no_main]
+
+mod common;
+
+use curate_io::Format;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| common::read(Some(Format::Warc), bytes));
