@@ -13,6 +13,7 @@ use crate::decompress::decompressed;
 use crate::error::{IoError, Result};
 use crate::format::{Format, HEAD_BYTES};
 use crate::reader::{LineReader, RecordReader, Stream, TextSplit, WholeReader, read_error};
+use crate::warc::{ArcReader, WarcReader};
 
 #[derive(Debug, Clone)]
 pub struct InputOptions {
@@ -211,6 +212,8 @@ impl Inputs {
         let stream = Stream::new(Arc::clone(name), reader);
         Ok(match format {
             Format::JsonLines => Box::new(LineReader::new(stream)),
+            Format::Warc => Box::new(WarcReader::new(stream)),
+            Format::Arc => Box::new(ArcReader::new(stream)),
             _ => Box::new(WholeReader::new(stream, format)),
         })
     }
