@@ -114,7 +114,8 @@ fn in_meta(start: &[u8]) -> Option<&'static Encoding> {
             // `<!-->` is a whole comment.
             at += 1 + memchr::memmem::find(&rest[1..], b"-->")?;
         } else if matches!(rest, [b'/', b'a'..=b'z' | b'A'..=b'Z', ..] | [b'a'..=b'z' | b'A'..=b'Z', ..]) {
-            let name = rest.iter().position(|b| b.is_ascii_whitespace() || matches!(b, b'>')).unwrap_or(rest.len());
+            let name =
+                rest.iter().position(|b| b.is_ascii_whitespace() || matches!(b, b'>')).unwrap_or(rest.len());
             let mut attributes = Attributes { rest: &rest[name..] };
             let is_meta = rest[..name].trim_ascii_end().eq_ignore_ascii_case(b"meta");
             if is_meta && let Some(encoding) = in_attributes(&mut attributes) {
@@ -232,7 +233,11 @@ mod tests {
         check(b"<!-- <meta charset=koi8-r> --><meta charset=big5>", None, "big5");
         check(b"<!--><meta charset=koi8-r>", None, "koi8-r");
         check(b"<a title='<meta charset=koi8-r>'><meta charset=big5>", None, "big5");
-        check(b"<html lang=ru><head><meta name=x><meta charset=\"bogus\"><meta charset=koi8-r>", None, "koi8-r");
+        check(
+            b"<html lang=ru><head><meta name=x><meta charset=\"bogus\"><meta charset=koi8-r>",
+            None,
+            "koi8-r",
+        );
         check(b"<meta charset=utf-16>", None, "utf-8");
         check(b"<meta charset=iso-2022-kr>", None, "utf-8");
         check(b"<?xml version='1.0' encoding='windows-1251'?><html>", None, "windows-1251");
@@ -240,7 +245,18 @@ mod tests {
         check(b"<?xml encoding='windows-1251", None, "utf-8");
         check("<p>Grüße".as_bytes(), None, "utf-8");
         check(b"", None, "utf-8");
-        for cut in ["<", "<m", "<meta", "<meta c", "<meta charset", "<meta charset=", "<meta charset='", "<!", "<!--", "<a b='"] {
+        for cut in [
+            "<",
+            "<m",
+            "<meta",
+            "<meta c",
+            "<meta charset",
+            "<meta charset=",
+            "<meta charset='",
+            "<!",
+            "<!--",
+            "<a b='",
+        ] {
             check(cut.as_bytes(), None, "utf-8");
         }
         let late = [&b" ".repeat(3000)[..], b"<meta charset=koi8-r>"].concat();
@@ -251,7 +267,8 @@ mod tests {
 
     #[test]
     fn guesses_read_what_nobody_declared() {
-        let russian = "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему.";
+        let russian =
+            "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему.";
         let (bytes, ..) = encoding_rs::KOI8_R.encode(russian);
         assert_eq!(page(&bytes, None, Some("http://example.ru:80/x")).0, russian);
         let japanese = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。";
@@ -259,7 +276,8 @@ mod tests {
             let (bytes, ..) = encoding.encode(japanese);
             assert_eq!(page(&bytes, None, Some("http://example.jp/")).0, japanese);
         }
-        let (bytes, ..) = WINDOWS_1252.encode("Die Größe der Straße überraschte die Bürger — „schön“, sagten sie.");
+        let (bytes, ..) =
+            WINDOWS_1252.encode("Die Größe der Straße überraschte die Bürger — „schön“, sagten sie.");
         assert_eq!(page(&bytes, None, None).1, "windows-1252");
     }
 

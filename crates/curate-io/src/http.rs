@@ -124,7 +124,12 @@ impl MediaType {
             "text/html" | "application/xhtml+xml" | "application/vnd.wap.xhtml+xml" => Kind::Html,
             "text/plain" if starts_document(body) => Kind::Html,
             "text/plain" => Kind::Plain,
-            "" | "application/octet-stream" | "application/unknown" | "unknown/unknown" | "no-type" | "*/*"
+            ""
+            | "application/octet-stream"
+            | "application/unknown"
+            | "unknown/unknown"
+            | "no-type"
+            | "*/*"
                 if looks_like_html(body) =>
             {
                 Kind::Html
@@ -141,8 +146,24 @@ fn starts_document(body: &[u8]) -> bool {
 /// Whether a browser that must guess would take `body` for HTML, by its first tag.
 pub(crate) fn looks_like_html(body: &[u8]) -> bool {
     const TAGS: [&str; 18] = [
-        "<!doctype html", "<html", "<head", "<body", "<title", "<meta", "<script", "<style", "<iframe", "<table", "<div",
-        "<font", "<br", "<h1", "<a", "<b", "<p", "<!--",
+        "<!doctype html",
+        "<html",
+        "<head",
+        "<body",
+        "<title",
+        "<meta",
+        "<script",
+        "<style",
+        "<iframe",
+        "<table",
+        "<div",
+        "<font",
+        "<br",
+        "<h1",
+        "<a",
+        "<b",
+        "<p",
+        "<!--",
     ];
     starts_with_any(body, &TAGS)
 }
@@ -235,7 +256,8 @@ fn join_chunks(mut body: &[u8]) -> Option<(Vec<u8>, bool)> {
         if size == 0 {
             return Some((joined, true));
         }
-        let Some((chunk, rest)) = usize::try_from(size).ok().and_then(|size| body.split_at_checked(size)) else {
+        let Some((chunk, rest)) = usize::try_from(size).ok().and_then(|size| body.split_at_checked(size))
+        else {
             // A first chunk far longer than the body is a line of text that happens to be a number.
             let believable = !joined.is_empty() || size < 1 << 24;
             joined.extend_from_slice(body);
@@ -402,8 +424,14 @@ mod tests {
         }
         let chunked = |body: &[u8]| {
             let (a, b) = body.split_at(body.len() / 3);
-            [format!("{:X};x=y\r\n", a.len()).as_bytes(), a, b"\r\n", format!("{:x}\r\n", b.len()).as_bytes(), b]
-                .concat()
+            [
+                format!("{:X};x=y\r\n", a.len()).as_bytes(),
+                a,
+                b"\r\n",
+                format!("{:x}\r\n", b.len()).as_bytes(),
+                b,
+            ]
+            .concat()
         };
         let whole = [&chunked(&text)[..], b"\r\n0\r\nTrailer: x\r\n\r\n"].concat();
         check("Transfer-Encoding: chunked", &whole, &[]);
@@ -421,7 +449,8 @@ mod tests {
 
     #[test]
     fn a_cut_body_keeps_what_was_decoded() {
-        let text: Vec<u8> = (0..20_000u32).flat_map(|i| format!("{} ", i.wrapping_mul(2_654_435_761)).into_bytes()).collect();
+        let text: Vec<u8> =
+            (0..20_000u32).flat_map(|i| format!("{} ", i.wrapping_mul(2_654_435_761)).into_bytes()).collect();
         for (encoding, packed) in [
             ("gzip", gzip(&text)),
             ("deflate", zlib(&text)),

@@ -120,7 +120,7 @@ impl<L: Layout> ArchiveReader<L> {
     /// Takes records off `block.data` from `pos` on, as far as they are there.
     fn split(&mut self, block: &mut Block, pos: &mut usize, options: &InputOptions) -> Next {
         let room = options.block_bytes.saturating_sub(block.data.len()).clamp(HEAD_BYTES, READ_BYTES);
-        while *pos < options.block_bytes && block.damage.len() < DAMAGE_MAX {
+        while block.damage.len() < DAMAGE_MAX && (block.records.is_empty() || *pos < options.block_bytes) {
             let rest = &block.data[*pos..];
             let here = block.offset + *pos as u64;
             match &mut self.state {

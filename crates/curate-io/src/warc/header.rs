@@ -30,7 +30,8 @@ impl<'a> Headers<'a> {
             loop {
                 let Some(value) = value_of(lines.next()?, name) else { continue };
                 let mut value = String::from_utf8_lossy(value);
-                while let Some(more) = lines.next_if(|line| line.starts_with(b" ") || line.starts_with(b"\t")) {
+                while let Some(more) = lines.next_if(|line| line.starts_with(b" ") || line.starts_with(b"\t"))
+                {
                     let joined = format!("{value} {}", String::from_utf8_lossy(more.trim_ascii()));
                     value = Cow::Owned(joined.trim().to_owned());
                 }
@@ -269,7 +270,9 @@ mod tests {
 
     #[test]
     fn headers_end_at_a_blank_line() {
-        for (bytes, end) in [("a\r\n\r\nb", Some(5)), ("a\n\nb", Some(3)), ("\nb", Some(1)), ("a\r\n", None), ("", None)] {
+        for (bytes, end) in
+            [("a\r\n\r\nb", Some(5)), ("a\n\nb", Some(3)), ("\nb", Some(1)), ("a\r\n", None), ("", None)]
+        {
             assert_eq!(headers_end(bytes.as_bytes()), end, "{bytes:?}");
         }
     }
@@ -280,7 +283,7 @@ mod tests {
             assert_eq!(warc_head(bytes.as_bytes()), Head::Record { header, content }, "{bytes:?}");
         };
         check("WARC/1.0\r\nContent-Length: 7\r\n\r\nrest", 31, 7);
-        check("WARC/0.17\ncontent-length:0\ncontent-length:9\n\n", 44, 0);
+        check("WARC/0.17\ncontent-length:0\ncontent-length:9\n\n", 45, 0);
         check("WARC/0.18\nWARC-Type: response\n\nContent-Length: 3\n\nabc", 50, 3);
         let alien = |bytes: &str, part: &str| match warc_head(bytes.as_bytes()) {
             Head::Alien(message) => assert!(message.contains(part), "{bytes:?}: {message}"),
@@ -303,11 +306,19 @@ mod tests {
         let check = |line: &str, url: &str, media_type: &str, length: &str| {
             let parsed = ArcLine::parse(line.as_bytes()).unwrap_or_else(|| panic!("{line}"));
             let text = |bytes| std::str::from_utf8(bytes).unwrap();
-            assert_eq!((text(parsed.url), text(parsed.media_type), text(parsed.length)), (url, media_type, length));
+            assert_eq!(
+                (text(parsed.url), text(parsed.media_type), text(parsed.length)),
+                (url, media_type, length)
+            );
             assert_eq!(parsed.date, b"20080430204825");
         };
         check("http://a.b/ 1.2.3.4 20080430204825 text/html 12", "http://a.b/", "text/html", "12");
-        check("http://a.b/c d e 1.2.3.4 20080430204825 text/html 12\r", "http://a.b/c d e", "text/html", "12");
+        check(
+            "http://a.b/c d e 1.2.3.4 20080430204825 text/html 12\r",
+            "http://a.b/c d e",
+            "text/html",
+            "12",
+        );
         check("dns:a ::1 20080430204825 text/dns 5", "dns:a", "text/dns", "5");
         check(
             "http://a/ 1.2.3.4 20080430204825 text/html 200 CHECK - 20080430 file.arc 7",
@@ -316,7 +327,9 @@ mod tests {
             "7",
         );
         check("http://a/ 1.2.3.4 20080430204825 abc", "http://a/", "", "abc");
-        for line in ["", "a b c d e", "http://a/ 1.2.3.4 text/html 5", "nothing 1.2.3.4 20080430204825 text/html 5"] {
+        for line in
+            ["", "a b c d e", "http://a/ 1.2.3.4 text/html 5", "nothing 1.2.3.4 20080430204825 text/html 5"]
+        {
             assert_eq!(ArcLine::parse(line.as_bytes()), None, "{line}");
         }
     }

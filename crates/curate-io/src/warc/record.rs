@@ -26,12 +26,21 @@ pub(crate) fn parse_warc<'a>(record: Record<'a>, extractor: Option<&dyn Extracto
     let url = headers.get("warc-target-uri");
     let url = url.as_deref().map(|url| url.trim_start_matches('<').trim_end_matches('>'));
     let media_type = MediaType::parse(&headers.get("content-type").unwrap_or_default());
-    let scheme = url.and_then(|url| url.split_once(':')).map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
-    let holding = Holding { record, id: headers.get("warc-record-id"), url, added: headers.get("warc-date"), extractor };
+    let scheme =
+        url.and_then(|url| url.split_once(':')).map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
+    let holding = Holding {
+        record,
+        id: headers.get("warc-record-id"),
+        url,
+        added: headers.get("warc-date"),
+        extractor,
+    };
     let is_dns = scheme == "dns" || media_type.essence == "text/dns";
     let reason = match record_type.to_ascii_lowercase().as_str() {
         "response" | "resource" | "conversion" if is_dns => "warc_dns",
-        "response" if matches!(scheme.as_str(), "" | "http" | "https") => return holding.response(content, header),
+        "response" if matches!(scheme.as_str(), "" | "http" | "https") => {
+            return holding.response(content, header);
+        }
         "resource" | "conversion" if scheme == "metadata" => "warc_metadata", // A crawler's notes on itself.
         "resource" | "conversion" => return Ok(holding.resource(content, &media_type)),
         "request" => "warc_request",
@@ -174,10 +183,23 @@ mod tests {
         ] {
             assert_eq!(date_of_digits(digits).as_deref(), expected, "{digits}");
         }
-        for date in ["2020-01-02T03:04:05Z", "2020-01-02T03:04:05.678901Z", "2020", "2020-01-02T03:04:05+01:00", "2020-01-02"] {
+        for date in [
+            "2020-01-02T03:04:05Z",
+            "2020-01-02T03:04:05.678901Z",
+            "2020",
+            "2020-01-02T03:04:05+01:00",
+            "2020-01-02",
+        ] {
             assert!(is_date(date), "{date}");
         }
-        for date in ["", "2008-10-294T05:21:46-0700", "Wed, 30 Apr 2008", "2020-01-02T03:04:05Z and more text", "20é0", "2020-01-02T03:04:0é"] {
+        for date in [
+            "",
+            "2008-10-294T05:21:46-0700",
+            "Wed, 30 Apr 2008",
+            "2020-01-02T03:04:05Z and more text",
+            "20é0",
+            "2020-01-02T03:04:0é",
+        ] {
             assert!(!is_date(date), "{date}");
         }
     }

@@ -87,9 +87,13 @@ fn damage_is_named_and_passed_over() {
     let n = a.len();
     check(format!("{a}xyz\r\n\r\n{b}"), &[&a, &b], &[(n, "`WARC/`; 7 bytes up to the next record")]);
     check(format!("garbage\n{a}"), &[&a], &[(0, "`WARC/`; 8 bytes")]);
-    check(format!("{a}\n\nWARC/1.0\nA: b\n\n{b}"), &[&a], &[(n + 2, "Content-Length")]);
+    check(format!("{a}\n\nWARC/1.0\nA: b\n\n{b}"), &[&a, &b], &[(n + 2, "Content-Length header; 15 bytes")]);
     check(format!("{a}\n\nWARC/1.0\nA: b\n\n\n{b}"), &[&a, &b], &[(n + 2, "Content-Length")]);
-    check(format!("{a}\r\n\r\n{}", &b[..b.len() - 1]), &[&a], &[(n + 4, "expected 3 bytes of content, found 2")]);
+    check(
+        format!("{a}\r\n\r\n{}", &b[..b.len() - 1]),
+        &[&a],
+        &[(n + 4, "expected 3 bytes of content, found 2")],
+    );
     check(format!("{a}\r\n\r\n{}", &b[..20]), &[&a], &[(n + 4, "whole head of a record, found 20 bytes")]);
     check(format!("{a}\r\n\r\nrest"), &[&a], &[(n + 4, "4 bytes")]);
     // A length that is too small.
@@ -163,7 +167,11 @@ fn reading_goes_on_behind_a_gap() {
     };
     check(&[cut(&ab, 1), b.clone().into_bytes()], &[&a, &b], &["found 2", "gzip member"]);
     check(&[cut(&ab, 0), b.clone().into_bytes()], &[&a, &b, &b], &["gzip member"]);
-    check(&[cut(&a, 0), b"lost half\r\n".to_vec(), b.clone().into_bytes()], &[&a, &b], &["gzip", "11 bytes", "gzip"]);
+    check(
+        &[cut(&a, 0), b"lost half\r\n".to_vec(), b.clone().into_bytes()],
+        &[&a, &b],
+        &["gzip", "11 bytes", "gzip"],
+    );
     let middle = format!("half a record\r\n\r\n{b}");
     check(&[cut(&a, 0), middle.into_bytes()], &[&a, &b], &["gzip member", "17 bytes"]);
 }
@@ -172,12 +180,16 @@ fn reading_goes_on_behind_a_gap() {
 fn an_error_ends_the_archive_behind_its_whole_records() {
     let a = warc_record("A: 1\r\n", "one");
     let parts = vec![format!("{a}\r\n\r\n{}", &a[..30]).into_bytes()];
-    let found = split_stream(Box::new(Broken { parts, gap: false, last: true }), Format::Warc, &InputOptions::default());
+    let found = split_stream(
+        Box::new(Broken { parts, gap: false, last: true }),
+        Format::Warc,
+        &InputOptions::default(),
+    );
     assert_eq!((texts(&found), found.damage.len()), (vec![&*a], 0));
     assert!(found.error.is_some());
 }
 
-const ARC_HEAD: &str = "filedesc://a.arc 0.0.0.0 20140216050221 text/plain 75\n1 0 LiveWeb Capture\n\
+const ARC_HEAD: &str = "filedesc://a.arc 0.0.0.0 20140216050221 text/plain 76\n1 0 LiveWeb Capture\n\
                         URL IP-address Archive-date Content-type Archive-length\n";
 
 #[test]
@@ -187,7 +199,10 @@ fn arc_archives() {
     for between in ["", "\n", "\r\n\n"] {
         let archive = format!("{ARC_HEAD}{between}{a}{between}{b}{between}");
         let found = split(archive.as_bytes(), Format::Arc, 1 << 20);
-        assert_eq!((found.records.len(), texts(&found)[1..].to_vec(), &found.damage), (3, vec![a, b], &vec![]));
+        assert_eq!(
+            (found.records.len(), texts(&found)[1..].to_vec(), &found.damage),
+            (3, vec![a, b], &vec![])
+        );
     }
     let bad = b.replace("html 2", "html -1");
     let found = split(format!("{a}\n{bad}\n\n{b}\n").as_bytes(), Format::Arc, 1 << 20);
@@ -216,7 +231,11 @@ fn parsed(bytes: &[u8], format: Format) -> String {
 #[test]
 fn records_become_documents_or_are_set_aside() {
     let check = |headers: &str, content: &str, expected: &str| {
-        assert_eq!(parsed(warc_record(headers, content).as_bytes(), Format::Warc), expected, "{headers}{content}");
+        assert_eq!(
+            parsed(warc_record(headers, content).as_bytes(), Format::Warc),
+            expected,
+            "{headers}{content}"
+        );
     };
     let page = "<html lang=\"en\"><title>T</title>\n<p>word";
     let response = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=latin1\r\n\r\n{page}");
@@ -254,7 +273,11 @@ fn records_become_documents_or_are_set_aside() {
     check("WARC-Type: response\r\nContent-Type: text/dns\r\n", "x", "set aside: warc_dns");
     check("WARC-Type: response\r\nWARC-Target-URI: dns:a\r\n", "x", "set aside: warc_dns");
     check("WARC-Type: response\r\nWARC-Target-URI: ftp://a\r\n", "x", "set aside: warc_other");
-    check("WARC-Type: resource\r\nWARC-Target-URI: metadata://a\r\nContent-Type: text/plain\r\n", "x", "set aside: warc_metadata");
+    check(
+        "WARC-Type: resource\r\nWARC-Target-URI: metadata://a\r\nContent-Type: text/plain\r\n",
+        "x",
+        "set aside: warc_metadata",
+    );
     check("WARC-Type: resource\r\nContent-Type: image/png\r\n", "x", "set aside: media_type_not_text");
     for (head, reason) in [
         ("301 Moved", "http_redirect"),
@@ -263,7 +286,11 @@ fn records_become_documents_or_are_set_aside() {
         ("200 OK\r\nContent-Type: image/png", "media_type_not_text"),
         ("200 OK\r\nContent-Type: text/html", "empty_body"),
     ] {
-        check("WARC-Type: response\r\n", &format!("HTTP/1.1 {head}\r\n\r\n \n"), &format!("set aside: {reason}"));
+        check(
+            "WARC-Type: response\r\n",
+            &format!("HTTP/1.1 {head}\r\n\r\n \n"),
+            &format!("set aside: {reason}"),
+        );
     }
     check("", "x", "malformed: expected a WARC-Type header");
     check("WARC-Type: response\r\n", "no status", "malformed: expected an HTTP status line");
@@ -300,11 +327,14 @@ fn any_archive() -> impl Strategy<Value = (Vec<u8>, Vec<std::ops::Range<usize>>)
                     [usize::from(kind) % 3];
             if kind % 3 == 0 {
                 let encoding = ["gzip", "deflate", "br", "zstd", "identity"][usize::from(kind / 3) % 5];
-                let head = format!("HTTP/1.1 200{line}Content-Type: text/html{line}Content-Encoding: {encoding}{line}{line}");
+                let head = format!(
+                    "HTTP/1.1 200{line}Content-Type: text/html{line}Content-Encoding: {encoding}{line}{line}"
+                );
                 content.splice(0..0, head.into_bytes());
             }
             let start = archive.len();
-            archive.extend_from_slice(format!("WARC/{version}{line}WARC-Type: {record_type}{line}").as_bytes());
+            archive
+                .extend_from_slice(format!("WARC/{version}{line}WARC-Type: {record_type}{line}").as_bytes());
             archive.extend_from_slice(format!("content-type:{media_type}{line}").as_bytes());
             archive.extend_from_slice(format!("CONTENT-LENGTH: {}{line}{line}", content.len()).as_bytes());
             archive.extend_from_slice(&content);
@@ -392,10 +422,8 @@ proptest! {
 }
 
 fn shared_archives() -> Option<PathBuf> {
-    let root = std::env::var_os("CURATE_SHARED_DATA").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
-        PathBuf::from,
-    );
+    let root = std::env::var_os("CURATE_SHARED_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
     Some(root.join("warc")).filter(|dir| dir.is_dir())
 }
 
@@ -441,7 +469,10 @@ fn archives_of_other_projects_are_read() {
             println!("    byte {offset}: {message}");
         }
         println!("{}", found.error.map_or(String::new(), |error| format!("    ended by: {error}")));
-        assert!(!found.records.is_empty() || !found.damage.is_empty() || name.to_string().contains("clipped"), "{name}");
+        assert!(
+            !found.records.is_empty() || !found.damage.is_empty() || name.to_string().contains("clipped"),
+            "{name}"
+        );
     }
 }
 
