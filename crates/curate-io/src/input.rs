@@ -13,6 +13,7 @@ use crate::decompress::decompressed;
 use crate::error::{IoError, Result};
 use crate::format::{Format, HEAD_BYTES};
 use crate::reader::{LineReader, RecordReader, Stream, TextSplit, WholeReader, read_error};
+use crate::warc::{ArcReader, WarcReader};
 
 #[derive(Debug, Clone)]
 pub struct InputOptions {
@@ -30,7 +31,13 @@ pub struct InputOptions {
 
 impl Default for InputOptions {
     fn default() -> Self {
-        Self { format: None, block_bytes: 256 << 10, max_record_bytes: 1 << 30, split: TextSplit::Whole, max_expansion: 1000 }
+        Self {
+            format: None,
+            block_bytes: 256 << 10,
+            max_record_bytes: 1 << 30,
+            split: TextSplit::Whole,
+            max_expansion: 1000,
+        }
     }
 }
 
@@ -91,7 +98,8 @@ pub fn resolve(paths: &[PathBuf], format: Option<Format>) -> Result<(Inputs, Vec
             }
         } else {
             // A name that tells nothing is read as JSON Lines: a wrong guess is reported line by line.
-            let format = format.or_else(|| Format::of_name(&path.to_string_lossy())).unwrap_or(Format::JsonLines);
+            let format =
+                format.or_else(|| Format::of_name(&path.to_string_lossy())).unwrap_or(Format::JsonLines);
             files.push(InputFile { path: Some(path.clone()), format });
         }
     }
@@ -211,6 +219,8 @@ impl Inputs {
         let stream = Stream::new(Arc::clone(name), reader);
         Ok(match format {
             Format::JsonLines => Box::new(LineReader::new(stream)),
+            Format::Warc => Box::new(WarcReader::new(stream)),
+            Format::Arc => Box::new(ArcReader::new(stream)),
             _ => Box::new(WholeReader::new(stream, format)),
         })
     }

@@ -181,3 +181,45 @@ impl RecordReader for WholeReader {
         Ok(true)
     }
 }
+
+/// What a reader says of bytes that it lost, where those after them can be read again.
+///
+/// It travels as the inner error of an [`io::Error`]; the reads after it go on behind the gap.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct SkippedBytes {
+    /// Where the loss begins, as `message` counts: in the input as it is stored.
+    pub(crate) offset: u64,
+    pub(crate) message: String,
+}
+
+impl Stream {
+    /// Like [`read_more`](Self::read_more), but a loss behind which reading can go on is no end: it is returned,
+    /// and what was read before it has been appended.
+    pub(crate) fn read_up_to_gap(&mut self, data: &mut Vec<u8>, want: usize) -> Option<SkippedBytes> {
+        match self.reader.by_ref().take(want as u64).read_to_end(data) {
+            Ok(n) => self.at_end = n < want,
+            Err(error) => match error.downcast::<SkippedBytes>() {
+                Ok(skipped) => return Some(skipped),
+                Err(error) => {
+                    self.at_end = true;
+                    self.failed = Some(read_error(&self.name, error));
+                }
+            },
+        }
+        None
+    }
+
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.at_end
+    }
+
+    /// The error that ended the stream, once.
+    pub(crate) fn take_error(&mut self) -> Option<Error> {
+        self.failed.take()
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+}

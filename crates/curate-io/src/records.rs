@@ -7,9 +7,10 @@ use curate_core::{Codec, Document, Malformed, Parsed, Record};
 use crate::error::Result;
 use crate::format::Format;
 use crate::json::{self, Fault, FieldPath};
-use crate::page::Extractor;
+use crate::page::{self, Extractor};
+use crate::warc;
 
-/// Reads JSON Lines and plain-text records, writes JSON Lines.
+/// Reads records of every format, writes JSON Lines.
 ///
 /// An untouched JSON record is written back byte for byte; in an edited one only the text is replaced.
 #[derive(Clone)]
@@ -77,7 +78,7 @@ impl Records {
 }
 
 /// The id of a record that has none: where it stands.
-fn made_up_id(record: Record<'_>) -> String {
+pub(crate) fn made_up_id(record: Record<'_>) -> String {
     format!("{}:{}", record.origin, record.ordinal + 1)
 }
 
@@ -87,14 +88,42 @@ fn parse_text(record: Record<'_>) -> std::result::Result<Document<'_>, Fault> {
     Ok(Document::new(record.bytes, record.origin, "", text))
 }
 
+/// What a record holds, by the tag of its block.
+enum Kind {
+    Json,
+    Text,
+    Html,
+    Warc,
+    Arc,
+}
+
+impl Kind {
+    fn of(tag: u32) -> Self {
+        let kinds = [
+            (Format::JsonLines, Self::Json),
+            (Format::Html, Self::Html),
+            (Format::Warc, Self::Warc),
+            (Format::Arc, Self::Arc),
+        ];
+        let known = kinds.into_iter().find(|(format, _)| format.tag() == tag);
+        known.map_or(Self::Text, |(_, kind)| kind)
+    }
+}
+
 impl Codec for Records {
     fn parse<'a>(&self, record: Record<'a>) -> std::result::Result<Parsed<'a>, Malformed> {
-        let is_json = record.format == Format::JsonLines.tag();
-        if is_json && record.bytes.trim_ascii().is_empty() {
+        if record.format == Format::JsonLines.tag() && record.bytes.trim_ascii().is_empty() {
             return Ok(Parsed::Nothing);
         }
-        let parsed = if is_json { self.parse_json(record) } else { parse_text(record) };
-        parsed.map(Parsed::Document).map_err(|fault| Malformed {
+        let extractor = self.extractor.as_deref();
+        let parsed = match Kind::of(record.format) {
+            Kind::Json => self.parse_json(record).map(Parsed::Document),
+            Kind::Text => parse_text(record).map(Parsed::Document),
+            Kind::Html => Ok(page::parse_file(record, extractor)),
+            Kind::Warc => warc::parse_warc(record, extractor),
+            Kind::Arc => warc::parse_arc(record, extractor),
+        };
+        parsed.map_err(|fault| Malformed {
             file: record.origin.to_owned(),
             line: record.ordinal + 1,
             offset: record.offset + fault.offset as u64,
