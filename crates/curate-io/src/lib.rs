@@ -12,7 +12,10 @@ mod reader;
 mod page;
 mod records;
 mod json;
+mod tables;
 mod output;
+mod parquet_output;
+mod layout;
 mod sink;
 mod error;
 
@@ -20,6 +23,7 @@ pub use error::{IoError, Result};
 pub use format::Format;
 pub use input::{InputOptions, Inputs, Progress, resolve};
 pub use json::{FieldPath, append_json_string, document_fields};
+pub use layout::{Destination, OutputError, OutputFormat};
 pub use page::{Extraction, Extractor, MainText, Page};
 pub use output::{AtomicFile, Output, write_atomically};
 pub use reader::TextSplit;
