@@ -19,6 +19,8 @@ pub enum IoError {
     OutputIsDirectory { path: PathBuf },
     #[error("{path:?} is not a field path: expected names joined by dots, such as metadata.text")]
     FieldPath { path: String },
+    #[error(transparent)]
+    Output(#[from] crate::layout::OutputError),
 }
 
 impl IoError {
@@ -43,6 +45,7 @@ impl IoError {
                 Some("the run directory was changed by someone: start again with --restart".to_owned())
             }
             Self::OutputIsDirectory { .. } => Some("name a file, such as out/kept.jsonl.zst".to_owned()),
+            Self::Output(error) => Some(error.hint()),
             Self::File { .. } | Self::FieldPath { .. } => None,
         }
     }

@@ -13,6 +13,7 @@ use crate::decompress::decompressed;
 use crate::error::{IoError, Result};
 use crate::format::{Format, HEAD_BYTES};
 use crate::reader::{LineReader, RecordReader, Stream, TextSplit, WholeReader, read_error};
+use crate::tables::{TableReader, seekable};
 use crate::warc::{ArcReader, WarcReader};
 
 #[derive(Debug, Clone)]
@@ -216,6 +217,16 @@ impl Inputs {
         let reader = decompressed(Box::new(counted)).map_err(|e| read_error(name, e))?;
         let (head, reader) = peek(reader, HEAD_BYTES).map_err(|e| read_error(name, e))?;
         let format = self.options.format.or_else(|| Format::of_content(&head)).unwrap_or(file.format);
+        match format {
+            Format::Parquet => {
+                let file = seekable(file.path.as_deref(), b"PAR1", reader).map_err(|e| read_error(name, e))?;
+                return Ok(Box::new(TableReader::parquet(Arc::clone(name), file)));
+            }
+            Format::Arrow => return Ok(Box::new(TableReader::arrow(Arc::clone(name), reader))),
+            Format::Csv => return Ok(Box::new(TableReader::separated(Arc::clone(name), reader, b','))),
+            Format::Tsv => return Ok(Box::new(TableReader::separated(Arc::clone(name), reader, b'\t'))),
+            _ => {}
+        }
         let stream = Stream::new(Arc::clone(name), reader);
         Ok(match format {
             Format::JsonLines => Box::new(LineReader::new(stream)),

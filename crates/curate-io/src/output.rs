@@ -2,47 +2,87 @@
 
 #![allow(clippy::disallowed_methods)] // this is the module that makes files appear atomically
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use curate_core::Error;
 use flate2::write::GzEncoder;
 
 use crate::error::{IoError, Result};
+use crate::format::split_compression;
+use crate::layout::OutputError;
+use crate::parquet_output::ParquetOutput;
 
 const WRITE_BYTES: usize = 256 << 10;
 const ZSTD_LEVEL: i32 = 3;
 
 /// A file written beside its final name and renamed when complete; dropped unfinished, it leaves nothing.
+///
+/// What exists already and is no regular file (a device, a named pipe) is written to as it stands. A symbolic link
+/// stays a link: the file that it leads to is replaced.
 pub struct AtomicFile {
     path: PathBuf,
-    temporary: PathBuf,
     file: Option<File>,
+    /// The name while it is written, and the name when it is complete; `None` for what is written in place.
+    names: Option<(PathBuf, PathBuf)>,
 }
 
 impl AtomicFile {
     /// Creates the temporary file in the directory of `path`, which is made if it is not there.
     pub fn create(path: &Path) -> Result<Self> {
-        if path.is_dir() {
+        let existing = fs::metadata(path).ok();
+        if existing.as_ref().is_some_and(fs::Metadata::is_dir) {
             return Err(IoError::OutputIsDirectory { path: path.to_owned() });
         }
-        let name = path.file_name().ok_or_else(|| IoError::OutputIsDirectory { path: path.to_owned() })?;
-        let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if existing.is_some_and(|found| !found.is_file()) || is_own_stream(path) {
+            // Appending means the same for a device, and right for a stream that the shell redirected.
+            let file = OpenOptions::new().append(true).open(path);
+            let file = file.map_err(|e| IoError::file("open", path, e))?;
+            return Ok(Self { path: path.to_owned(), file: Some(file), names: None });
+        }
+        let target = match fs::canonicalize(path) {
+            Ok(target) if path.is_symlink() => target,
+            _ => path.to_owned(),
+        };
+        let name =
+            target.file_name().ok_or_else(|| IoError::OutputIsDirectory { path: path.to_owned() })?;
+        let dir = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(dir).map_err(|e| IoError::file("create", dir, e))?;
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
         hidden.push(format!(".{}.tmp", std::process::id()));
         let temporary = dir.join(hidden);
         let file = File::create(&temporary).map_err(|e| IoError::file("create", &temporary, e))?;
-        Ok(Self { path: path.to_owned(), temporary, file: Some(file) })
+        Ok(Self { path: path.to_owned(), file: Some(file), names: Some((temporary, target)) })
+    }
+
+    /// The path that was asked for.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Makes the file durable and gives it its final name.
     pub fn commit(mut self) -> Result<()> {
         let file = self.file.take().expect("taken only here and in drop");
-        file.sync_all().map_err(|e| IoError::file("write", &self.path, e))?;
-        fs::rename(&self.temporary, &self.path).map_err(|e| IoError::file("rename to", &self.path, e))
+        let Some((temporary, target)) = self.names.take() else { return Ok(()) };
+        let renamed = file
+            .sync_all()
+            .map_err(|e| IoError::file("write", &self.path, e))
+            .and_then(|()| {
+                fs::rename(&temporary, &target).map_err(|e| IoError::file("rename to", &self.path, e))
+            });
+        if renamed.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        renamed
     }
+}
+
+/// `/dev/stdout` and its like lead to whatever the process was given, and that must not be replaced.
+fn is_own_stream(path: &Path) -> bool {
+    let streams = ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"];
+    streams.iter().any(|stream| path.starts_with(stream))
 }
 
 impl Write for AtomicFile {
@@ -57,9 +97,9 @@ impl Write for AtomicFile {
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
-        if self.file.take().is_some() {
+        if let (Some(_), Some((temporary, _))) = (self.file.take(), &self.names) {
             // Nobody is left to hear of a failure; a stray temporary is named after its target.
-            let _ = fs::remove_file(&self.temporary);
+            let _ = fs::remove_file(temporary);
         }
     }
 }
@@ -86,20 +126,28 @@ enum Writer {
 
 impl Output {
     /// `None` and `-` are standard output.
+    ///
+    /// # Errors
+    /// A file that cannot be created, and a name that asks for a compression which is only read.
     pub fn create(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path.filter(|p| p.as_os_str() != "-") else {
             let writer = Writer::Stdout(BufWriter::with_capacity(WRITE_BYTES, io::stdout()));
             return Ok(Self { name: "stdout".to_owned(), writer });
         };
+        let name = path.to_string_lossy();
+        let suffix = split_compression(&name).1.to_ascii_lowercase();
+        if !matches!(suffix.as_str(), "" | ".gz" | ".zst") {
+            return Err(OutputError::Compression { path: path.to_owned(), suffix }.into());
+        }
         let file = BufWriter::with_capacity(WRITE_BYTES, AtomicFile::create(path)?);
-        let writer = match path.extension().and_then(|e| e.to_str()) {
-            Some("gz") => Writer::Gzip(GzEncoder::new(file, flate2::Compression::default())),
-            Some("zst") => Writer::Zstd(
+        let writer = match suffix.as_str() {
+            ".gz" => Writer::Gzip(GzEncoder::new(file, flate2::Compression::default())),
+            ".zst" => Writer::Zstd(
                 zstd::Encoder::new(file, ZSTD_LEVEL).map_err(|e| IoError::file("compress", path, e))?,
             ),
             _ => Writer::Plain(file),
         };
-        Ok(Self { name: path.display().to_string(), writer })
+        Ok(Self { name: name.into_owned(), writer })
     }
 
     /// What the output is called in messages.
@@ -110,7 +158,7 @@ impl Output {
     /// Flushes everything and gives a file its name.
     pub fn finish(self) -> curate_core::Result<()> {
         let Self { name, writer } = self;
-        let failed = |e| curate_core::Error::io(format!("cannot write {name}"), e);
+        let failed = |e| Error::io(format!("cannot write {name}"), e);
         let file = match writer {
             Writer::Stdout(mut stdout) => return stdout.flush().map_err(failed),
             Writer::Plain(file) => file,
@@ -138,6 +186,40 @@ impl Write for Output {
             Writer::Plain(w) => w.flush(),
             Writer::Gzip(w) => w.flush(),
             Writer::Zstd(w) => w.flush(),
+        }
+    }
+}
+
+/// A file of records, in the format that its name asks for.
+pub(crate) enum RecordFile {
+    Lines(Output),
+    Parquet(Box<ParquetOutput>),
+}
+
+impl RecordFile {
+    /// `None` and `-` are standard output, which gets JSON Lines.
+    pub(crate) fn create(path: Option<&Path>) -> Result<Self> {
+        let table = path.and_then(Path::extension).is_some_and(|e| e.eq_ignore_ascii_case("parquet"));
+        Ok(match path {
+            Some(path) if table => Self::Parquet(Box::new(ParquetOutput::new(AtomicFile::create(path)?))),
+            _ => Self::Lines(Output::create(path)?),
+        })
+    }
+
+    /// Writes whole JSON lines.
+    pub(crate) fn write(&mut self, lines: &[u8]) -> curate_core::Result<()> {
+        match self {
+            Self::Lines(output) => output
+                .write_all(lines)
+                .map_err(|e| Error::io(format!("cannot write {}", output.name()), e)),
+            Self::Parquet(output) => output.write(lines),
+        }
+    }
+
+    pub(crate) fn finish(self) -> curate_core::Result<()> {
+        match self {
+            Self::Lines(output) => output.finish(),
+            Self::Parquet(output) => output.finish(),
         }
     }
 }

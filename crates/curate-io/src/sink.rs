@@ -1,13 +1,17 @@
 //! The end of a chain: kept documents, and beside them what was dropped and why.
 
-use std::io::Write;
-use std::path::Path;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use curate_core::{Document, Dropped, Error, Malformed, Sink, Value};
+use curate_core::{Codec, Document, Dropped, Malformed, Sink, Value};
 
 use crate::error::Result;
-use crate::json::{append_json_string, document_fields};
-use crate::output::Output;
+use crate::json::{self, FieldPath, append_json_string, document_fields};
+use crate::layout::{Destination, OutputError, OutputFormat, output_stem, shard_name, split_extension};
+use crate::output::RecordFile;
+use crate::records::Records;
 
 /// What a line about a dropped document holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,9 +22,9 @@ pub enum DropLogStyle {
     Proofs,
 }
 
-/// A file that one stage's drops are written to.
+/// A file that one stage's drops are written to: JSON Lines, or Parquet if its name says so.
 pub struct DropLog {
-    output: Output,
+    output: RecordFile,
     style: DropLogStyle,
     stage: String,
     line: Vec<u8>,
@@ -28,7 +32,7 @@ pub struct DropLog {
 
 impl DropLog {
     pub fn create(path: &Path, style: DropLogStyle, stage: &str) -> Result<Self> {
-        Ok(Self { output: Output::create(Some(path))?, style, stage: stage.to_owned(), line: Vec::new() })
+        Ok(Self { output: RecordFile::create(Some(path))?, style, stage: stage.to_owned(), line: Vec::new() })
     }
 
     fn write(&mut self, doc: &Document<'_>, dropped: &Dropped) -> curate_core::Result<()> {
@@ -57,7 +61,7 @@ impl DropLog {
                 line.extend_from_slice(b"}\n");
             }
         }
-        output.write_all(line).map_err(|e| Error::io(format!("cannot write {}", output.name()), e))
+        output.write(line)
     }
 }
 
@@ -85,18 +89,54 @@ fn append_reason(line: &mut Vec<u8>, dropped: &Dropped) {
     }
 }
 
-/// Writes kept documents to one output, and each stage's drops to that stage's logs.
+/// Writes kept documents to their destination, and each stage's drops to that stage's logs.
+///
+/// Every file appears under its name when it is complete: a shard when the next one begins, the output of an input
+/// when the next input begins, the last ones with [`finish`](Self::finish).
 #[derive(Default)]
 pub struct DocumentSink {
-    kept: Option<Output>,
+    kept: Option<Kept>,
     /// Logs of drops, each with the number of the stage in the chain that it belongs to.
     logs: Vec<(usize, DropLog)>,
+    /// The beginning of a line whose end has not come yet.
+    partial: Vec<u8>,
 }
 
 impl DocumentSink {
-    /// A sink for kept documents; `None` where a gate is the real end of the chain.
-    pub fn new(kept: Option<Output>) -> Self {
-        Self { kept, logs: Vec::new() }
+    /// A sink for kept documents; `stages` are the names of the chain's stages, in order.
+    ///
+    /// For [`OutputFormat::Dolma`] the records should be canonical ([`Records::canonical`]), as its two files are
+    /// joined by `id`; stages may be named as they like, the attribute is `curate__STAGE__REASON`.
+    ///
+    /// # Errors
+    /// An output that cannot be created. Those of a directory are created as their inputs come.
+    pub fn to(destination: Destination, stages: &[String]) -> Result<Self> {
+        let kept = match destination {
+            Destination::Stream(path) => Kept::Files(Shards::single(path)?),
+            Destination::Sharded { path, shard_bytes } => {
+                if path.as_os_str() == "-" {
+                    return Err(OutputError::ShardedStdout.into());
+                }
+                let (stem, extension) = split_extension(&path);
+                Kept::Files(Shards::numbered(stem, extension, shard_bytes)?)
+            }
+            Destination::Directory { dir, roots, to, shard_bytes } => Kept::Directory(Box::new(Directory {
+                dir,
+                roots,
+                to,
+                shard_bytes,
+                stages: stages.to_vec(),
+                written: HashMap::new(),
+                origin: None,
+                open: None,
+            })),
+        };
+        Ok(Self { kept: Some(kept), ..Self::default() })
+    }
+
+    /// A sink for a chain whose last gate is its real end: only the logs are written.
+    pub fn nowhere() -> Self {
+        Self::default()
     }
 
     /// Also writes what stage number `stage` drops to `log`.
@@ -105,11 +145,18 @@ impl DocumentSink {
     }
 
     /// Completes all files.
-    pub fn finish(self) -> curate_core::Result<()> {
+    pub fn finish(mut self) -> curate_core::Result<()> {
+        if !self.partial.is_empty() {
+            self.keep(b"\n")?;
+        }
         for (_, log) in self.logs {
             log.output.finish()?;
         }
-        self.kept.map_or(Ok(()), Output::finish)
+        match self.kept {
+            None => Ok(()),
+            Some(Kept::Files(files)) => files.finish(),
+            Some(Kept::Directory(directory)) => directory.open.map_or(Ok(()), InputOutput::finish),
+        }
     }
 }
 
@@ -118,17 +165,330 @@ impl Sink for DocumentSink {
         self.kept.is_some()
     }
 
+    fn begin_block(&mut self, origin: &Arc<str>) -> curate_core::Result<()> {
+        match &mut self.kept {
+            Some(Kept::Directory(directory)) => directory.begin(origin),
+            _ => Ok(()),
+        }
+    }
+
     fn keep(&mut self, encoded: &[u8]) -> curate_core::Result<()> {
-        let Some(output) = &mut self.kept else { return Ok(()) };
-        output.write_all(encoded).map_err(|e| Error::io(format!("cannot write {}", output.name()), e))
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        // Documents come as whole lines; only a malformed record that is passed through comes before its line end.
+        if self.partial.is_empty() && encoded.ends_with(b"\n") {
+            return kept.lines(encoded);
+        }
+        self.partial.extend_from_slice(encoded);
+        if self.partial.ends_with(b"\n") {
+            kept.lines(&self.partial)?;
+            self.partial.clear();
+        }
+        Ok(())
     }
 
     fn dropped(&mut self, stage: usize, doc: &Document<'_>, dropped: &Dropped) -> curate_core::Result<()> {
+        if let Some(Kept::Directory(directory)) = &mut self.kept {
+            directory.dropped(stage, doc, dropped)?;
+        }
         self.logs.iter_mut().filter(|(at, _)| *at == stage).try_for_each(|(_, log)| log.write(doc, dropped))
     }
 
     fn malformed(&mut self, _raw: &[u8], _malformed: &Malformed) -> curate_core::Result<()> {
         Ok(())
+    }
+}
+
+/// An open [`Destination`].
+enum Kept {
+    Files(Shards),
+    Directory(Box<Directory>),
+}
+
+impl Kept {
+    fn lines(&mut self, lines: &[u8]) -> curate_core::Result<()> {
+        match self {
+            Self::Files(files) => files.write(lines),
+            Self::Directory(directory) => directory.lines(lines),
+        }
+    }
+}
+
+/// One file, or numbered ones that follow each other.
+struct Shards {
+    open: Option<RecordFile>,
+    /// How shards are named and when they end; `None` for a single file.
+    numbered: Option<Numbered>,
+    /// Bytes of JSON in the open shard.
+    bytes: u64,
+}
+
+struct Numbered {
+    stem: String,
+    extension: String,
+    shard_bytes: u64,
+    /// Number of the shard that comes next.
+    next: u32,
+}
+
+impl Shards {
+    fn single(path: Option<PathBuf>) -> Result<Self> {
+        Ok(Self { open: Some(RecordFile::create(path.as_deref())?), numbered: None, bytes: 0 })
+    }
+
+    fn numbered(stem: String, extension: String, shard_bytes: u64) -> Result<Self> {
+        let mut shards = Self {
+            open: None,
+            numbered: Some(Numbered { stem, extension, shard_bytes, next: 0 }),
+            bytes: 0,
+        };
+        // The first is there even if nothing is kept, and a path that cannot be written fails before the work.
+        shards.open()?;
+        Ok(shards)
+    }
+
+    /// `stem` and `suffix` as they are, or with a number between them.
+    fn new(stem: String, suffix: &str, shard_bytes: Option<u64>) -> Result<Self> {
+        match shard_bytes {
+            Some(shard_bytes) => Self::numbered(stem, suffix.to_owned(), shard_bytes),
+            None => Self::single(Some(PathBuf::from(stem + suffix))),
+        }
+    }
+
+    /// The open file; opens the next shard if there is none.
+    fn open(&mut self) -> Result<&mut RecordFile> {
+        let file = match (self.open.take(), &mut self.numbered) {
+            (None, Some(numbered)) => {
+                let path = shard_name(&numbered.stem, numbered.next, &numbered.extension);
+                numbered.next += 1;
+                self.bytes = 0;
+                RecordFile::create(Some(&path))?
+            }
+            (Some(file), _) => file,
+            (None, None) => unreachable!("a single file is open from the start to the end"),
+        };
+        Ok(self.open.insert(file))
+    }
+
+    fn write(&mut self, lines: &[u8]) -> curate_core::Result<()> {
+        if self.numbered.is_none() {
+            return self.open()?.write(lines);
+        }
+        let mut rest = lines;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(self.fitting(rest));
+            self.open()?.write(now)?;
+            self.bytes += now.len() as u64;
+            rest = later;
+            if self.is_full() || !rest.is_empty() {
+                self.close()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many bytes of `lines` belong to the open shard: all up to the line that fills it, and nothing after a
+    /// line that needs a shard to itself. Only a shard with something in it refuses its first line.
+    fn fitting(&self, lines: &[u8]) -> usize {
+        let limit = self.numbered.as_ref().map_or(u64::MAX, |numbered| numbered.shard_bytes);
+        let mut bytes = self.bytes;
+        let mut end = 0;
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let length = line.len() as u64;
+            if length > limit && bytes > 0 {
+                break;
+            }
+            bytes += length;
+            end += line.len();
+            if bytes >= limit {
+                break;
+            }
+        }
+        end
+    }
+
+    fn is_full(&self) -> bool {
+        self.numbered.as_ref().is_some_and(|numbered| self.bytes >= numbered.shard_bytes)
+    }
+
+    fn close(&mut self) -> curate_core::Result<()> {
+        self.bytes = 0;
+        self.open.take().map_or(Ok(()), RecordFile::finish)
+    }
+
+    fn finish(mut self) -> curate_core::Result<()> {
+        self.close()
+    }
+}
+
+/// An output for each input.
+struct Directory {
+    dir: PathBuf,
+    roots: Vec<PathBuf>,
+    to: OutputFormat,
+    shard_bytes: Option<u64>,
+    stages: Vec<String>,
+    /// The outputs so far, each with the input that it was made for.
+    written: HashMap<String, Arc<str>>,
+    origin: Option<Arc<str>>,
+    open: Option<InputOutput>,
+}
+
+impl Directory {
+    /// Completes the last input's output and opens that of `origin`, unless they are the same.
+    fn begin(&mut self, origin: &Arc<str>) -> curate_core::Result<()> {
+        if self.origin.as_ref() == Some(origin) {
+            return Ok(());
+        }
+        if let Some(open) = self.open.take() {
+            open.finish()?;
+        }
+        let stem = output_stem(origin, &self.roots);
+        if let Some(first) = self.written.insert(stem.clone(), Arc::clone(origin)) {
+            let path = self.documents(&stem);
+            let (first, second) = (first.to_string(), origin.to_string());
+            return Err(crate::IoError::from(OutputError::SameName { path, first, second }).into());
+        }
+        self.refuse_input(&stem, origin)?;
+        self.open = Some(self.output(&stem)?);
+        self.origin = Some(Arc::clone(origin));
+        Ok(())
+    }
+
+    /// Where the documents of an input are written to.
+    fn documents(&self, stem: &str) -> PathBuf {
+        let dir = if self.to == OutputFormat::Dolma { self.dir.join("documents") } else { self.dir.clone() };
+        dir.join(format!("{stem}{}", self.to.suffix()))
+    }
+
+    /// An output that is its own input would replace what is still being read.
+    fn refuse_input(&self, stem: &str, origin: &str) -> Result<()> {
+        let path = self.documents(stem);
+        match (fs::canonicalize(&path), fs::canonicalize(origin)) {
+            (Ok(output), Ok(input)) if output == input => Err(OutputError::OverInput { path }.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn output(&self, stem: &str) -> Result<InputOutput> {
+        let shards = |dir: PathBuf| {
+            let stem = dir.join(stem).to_string_lossy().into_owned();
+            Shards::new(stem, self.to.suffix(), self.shard_bytes)
+        };
+        if self.to != OutputFormat::Dolma {
+            return Ok(InputOutput { documents: shards(self.dir.clone())?, attributes: None });
+        }
+        Ok(InputOutput {
+            documents: shards(self.dir.join("documents"))?,
+            // Its shards end where those of the documents do.
+            attributes: Some(Attributes {
+                file: {
+                    let mut file = shards(self.dir.join("attributes").join("curate"))?;
+                    if let Some(numbered) = &mut file.numbered {
+                        numbered.shard_bytes = u64::MAX;
+                    }
+                    file
+                },
+                id: FieldPath::parse("id")?,
+                row: Vec::new(),
+            }),
+        })
+    }
+
+    fn lines(&mut self, lines: &[u8]) -> curate_core::Result<()> {
+        self.open.as_mut().map_or(Ok(()), |open| open.lines(lines))
+    }
+
+    fn dropped(&mut self, stage: usize, doc: &Document<'_>, dropped: &Dropped) -> curate_core::Result<()> {
+        let name = self.stages.get(stage).map_or("stage", String::as_str);
+        self.open.as_mut().map_or(Ok(()), |open| open.dropped(name, doc, dropped))
+    }
+}
+
+/// The files of one input.
+struct InputOutput {
+    documents: Shards,
+    /// Of the dolma layout: a row for each document.
+    attributes: Option<Attributes>,
+}
+
+struct Attributes {
+    file: Shards,
+    id: FieldPath,
+    row: Vec<u8>,
+}
+
+impl InputOutput {
+    fn lines(&mut self, lines: &[u8]) -> curate_core::Result<()> {
+        let Some(attributes) = &mut self.attributes else { return self.documents.write(lines) };
+        for line in lines.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+            let id = attributes.id_of(line).map_err(|message| refused(&message))?;
+            attributes.begin_row(&id);
+            write_pair(&mut self.documents, line, attributes)?;
+        }
+        Ok(())
+    }
+
+    fn dropped(&mut self, stage: &str, doc: &Document<'_>, dropped: &Dropped) -> curate_core::Result<()> {
+        let Some(attributes) = &mut self.attributes else { return Ok(()) };
+        attributes.begin_row(doc.id());
+        attributes.add_drop(stage, doc, dropped);
+        let mut line = Vec::new();
+        Records::new("text", "id")?.write(doc, &mut line);
+        write_pair(&mut self.documents, &line, attributes)
+    }
+
+    fn finish(self) -> curate_core::Result<()> {
+        self.documents.finish()?;
+        self.attributes.map_or(Ok(()), |attributes| attributes.file.finish())
+    }
+}
+
+fn refused(message: &str) -> curate_core::Error {
+    crate::IoError::from(OutputError::Record {
+        name: "attributes".to_owned(),
+        what: "a malformed record".to_owned(),
+        format: "the dolma layout",
+        message: message.to_owned(),
+    })
+    .into()
+}
+
+/// Writes a document and its row; a shard of the one ends with that of the other.
+fn write_pair(documents: &mut Shards, line: &[u8], attributes: &mut Attributes) -> curate_core::Result<()> {
+    attributes.row.extend_from_slice(b"}}\n");
+    if documents.fitting(line) == 0 {
+        documents.close()?;
+        attributes.file.close()?;
+    }
+    documents.write(line)?;
+    attributes.file.write(&attributes.row)?;
+    // A shard that its last document has filled is closed by then.
+    if documents.open.is_none() {
+        attributes.file.close()?;
+    }
+    Ok(())
+}
+
+impl Attributes {
+    fn id_of(&self, line: &[u8]) -> std::result::Result<String, String> {
+        let [id] = json::find(line, [&self.id]).map_err(|fault| fault.message)?;
+        let id = id.map_or(Ok("".into()), |range| json::identifier(line, range, &self.id));
+        id.map(std::borrow::Cow::into_owned).map_err(|fault| fault.message)
+    }
+
+    /// `{"id":…,"attributes":{`, to be closed by two braces.
+    fn begin_row(&mut self, id: &str) {
+        self.row.clear();
+        self.row.extend_from_slice(b"{\"id\":");
+        append_json_string(&mut self.row, id);
+        self.row.extend_from_slice(b",\"attributes\":{");
+    }
+
+    /// A span over the whole text, in characters as Python counts them.
+    fn add_drop(&mut self, stage: &str, doc: &Document<'_>, dropped: &Dropped) {
+        append_json_string(&mut self.row, &format!("curate__{stage}__{}", dropped.reason));
+        let span = format!(":[[0,{},1.0]]", doc.text().chars().count());
+        self.row.extend_from_slice(span.as_bytes());
     }
 }
 
@@ -155,7 +515,7 @@ mod tests {
                 ("ratio", Value::Number(f64::INFINITY)),
             ],
         };
-        let mut sink = DocumentSink::new(None);
+        let mut sink = DocumentSink::nowhere();
         sink.add_log(1, DropLog::create(&dir.join("r.jsonl"), DropLogStyle::Documents, "clean").unwrap());
         sink.add_log(1, DropLog::create(&dir.join("p.jsonl"), DropLogStyle::Proofs, "clean").unwrap());
         sink.dropped(1, &doc, &dropped).unwrap();
