@@ -105,7 +105,7 @@ impl Chain<'_> {
         summary.publish(stream, &self.links)
     }
 
-    fn inputs(&self) -> Result<Inputs> {
+    pub(crate) fn inputs(&self) -> Result<Inputs> {
         let stream = self.stream;
         let format = stream.format.map(Into::into);
         let (inputs, skipped) = resolve(&stream.inputs, format)?;
@@ -124,7 +124,7 @@ impl Chain<'_> {
         }))
     }
 
-    fn codec(&self) -> Result<Records> {
+    pub(crate) fn codec(&self) -> Result<Records> {
         let codec = Records::new(&self.stream.text_field, &self.stream.id_field)?;
         Ok(if self.canonical { codec.canonical() } else { codec })
     }
