@@ -112,20 +112,21 @@ impl Frequent {
         }
     }
 
-    /// Counts an item; `text` is asked for when it becomes a candidate.
-    pub(crate) fn insert(&mut self, hash: u64, text: impl FnOnce() -> String) {
-        self.items += 1;
-        self.sketch.insert(&hash, 1);
+    /// Counts an item that came `times` times; `text` is asked for when it becomes a candidate.
+    pub(crate) fn insert(&mut self, hash: u64, times: u32, text: impl FnOnce() -> String) {
+        let n = u64::from(times);
+        self.items += n;
+        self.sketch.insert(&hash, i64::from(times));
         if let Some((count, _)) = self.known.get_mut(&hash) {
             // Exact from here on, whatever else falls into its cells.
             self.ranks.remove(&(*count, hash));
-            *count += 1;
+            *count += n;
             self.ranks.insert((*count, hash));
             return;
         }
         let is_full = self.known.len() >= self.candidates;
         // The first candidates are counted exactly from their first occurrence on.
-        let count = if is_full { self.sketch.count(&hash).unsigned_abs() } else { 1 };
+        let count = if is_full { self.sketch.count(&hash).unsigned_abs() } else { n };
         if is_full {
             let &lowest = self.ranks.first().expect("there are candidates");
             if count <= lowest.0 {
@@ -289,11 +290,11 @@ mod tests {
         // Item i < 20 comes 1000 - 40 i times, spread among 200,000 items that come once or twice.
         let mut counts = [0u64; 20];
         for i in 0..200_000u64 {
-            frequent.insert(hash(1000 + i / 2 * (1 + i % 2)), || "rare".to_owned());
+            frequent.insert(hash(1000 + i / 2 * (1 + i % 2)), 1, || "rare".to_owned());
             let item = hash(1 << 40 | i) as usize % 20;
             if counts[item] < 1000 - 40 * item as u64 {
                 counts[item] += 1;
-                frequent.insert(hash(item as u64), || item.to_string());
+                frequent.insert(hash(item as u64), 1, || item.to_string());
             }
         }
         let excess = frequent.excess();
@@ -310,7 +311,8 @@ mod tests {
     fn few_items_are_counted_exactly() {
         let mut frequent = Frequent::new(3);
         for i in 0..10u64 {
-            (0..=i).for_each(|_| frequent.insert(hash(i), || i.to_string()));
+            frequent.insert(hash(i), 1, || i.to_string());
+            (0..i).for_each(|_| frequent.insert(hash(i), 1, || unreachable!("a candidate is known")));
         }
         assert_eq!((frequent.top(3), frequent.excess()), (vec![("9", 10), ("8", 9), ("7", 8)], 0));
         assert_eq!(frequent.top(100).len(), 9, "one that came once is not frequent");

@@ -21,8 +21,8 @@ use crate::usage::usage;
 
 /// Count documents, words and lines by source; show lengths, vocabulary and the most frequent lines
 ///
-/// One pass, in memory that does not grow with the input. Counts are exact; the rest are estimates, each with its
-/// expected error beside it: distinct words by HyperLogLog, frequent lines by a Count-Min sketch, quantiles of
+/// One pass, in memory that does not grow with the input (some 15 MB, and 30 kB a source up to a thousand). Counts
+/// are exact; the rest are estimates, each with its expected error beside it: distinct words by HyperLogLog, frequent lines by a Count-Min sketch, quantiles of
 /// lengths by a logarithmic histogram. The report is the data of this command: it goes to stdout.
 #[derive(Args)]
 #[command(
@@ -63,7 +63,7 @@ pub(crate) fn execute(command: &StatsCommand) -> Result<Exit> {
 /// Counts what one document holds, on any thread.
 struct Measure;
 
-/// What the collector needs to know of a document. Memory: 24 bytes a line, 8 a word that the worker has not just seen.
+/// What the collector needs to know of a document. Memory: 32 bytes a line, 8 a word that the worker has not just seen.
 struct Measured {
     characters: u64,
     words: u64,
@@ -73,11 +73,22 @@ struct Measured {
     marks: Vec<LineMark>,
 }
 
-/// Where a line that is not blank lies in its document, without the white space around it.
+/// A line that is not blank: where it first lies in its document, without the white space around it, and how often.
 struct LineMark {
     hash: u64,
     start: usize,
     end: usize,
+    times: u32,
+}
+
+/// Joins the marks of equal lines: sketches are slow, and code has many a `}`.
+fn join_equal_lines(marks: &mut Vec<LineMark>) {
+    marks.sort_unstable_by_key(|mark| (mark.hash, mark.start));
+    marks.dedup_by(|again, mark| {
+        let is_equal = again.hash == mark.hash && mark.times < u32::MAX;
+        mark.times += u32::from(is_equal);
+        is_equal
+    });
 }
 
 /// Words of one source that a worker has handed on lately: seeing them again changes nothing.
@@ -125,9 +136,10 @@ impl Mapper for Measure {
             if !line.is_empty() {
                 let start = line.as_ptr().addr() - text.as_ptr().addr();
                 let hash = xxh3_64(line.as_bytes());
-                measured.marks.push(LineMark { hash, start, end: start + line.len() });
+                measured.marks.push(LineMark { hash, start, end: start + line.len(), times: 1 });
             }
         }
+        join_equal_lines(&mut measured.marks);
         Work::Pending(measured)
     }
 }
@@ -243,7 +255,7 @@ impl Gate for Collector {
         measured.vocabulary.iter().for_each(|hash| sums.vocabulary.insert(*hash));
         for mark in &measured.marks {
             let line = || doc.text()[mark.start..mark.end].chars().take(Self::LINE_CHARS).collect();
-            self.lines.insert(mark.hash, line);
+            self.lines.insert(mark.hash, mark.times, line);
         }
         Ok(Verdict::Keep)
     }
