@@ -4,7 +4,20 @@ use std::fs;
 
 use crate::support::{curate, root};
 
-const COMMANDS: [&str; 7] = ["read", "clean", "dedup", "train-tokenizer", "tokenize", "pack", "run"];
+const COMMANDS: [&str; 12] = [
+    "read",
+    "clean",
+    "dedup",
+    "train-tokenizer",
+    "tokenize",
+    "pack",
+    "run",
+    "stats",
+    "inspect",
+    "verify",
+    "completions",
+    "man",
+];
 
 /// Set `CURATE_UPDATE_SNAPSHOTS=1` to write the snapshot anew.
 #[test]

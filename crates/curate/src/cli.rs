@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, Parser, Subcommand, ValueEnum};
 use curate_core::OnError;
 use curate_io::{Destination, Format, OutputFormat};
 use serde::Serialize;
 
-use crate::commands::{clean, dedup, generate, pack, read, run, tokenize, train_tokenizer, trainer};
+use crate::commands::{
+    clean, completions, dedup, generate, inspect, pack, read, run, stats, tokenize, train_tokenizer, trainer,
+    verify,
+};
 use crate::failure::{Failure, Result};
-use crate::ui::ProgressWhen;
+use crate::ui::{LogFormat, ProgressWhen};
 
 /// Turn raw text into training shards and train a causal language model on them
 ///
@@ -40,6 +43,11 @@ pub(crate) enum Command {
     Train(trainer::TrainCommand),
     Eval(trainer::EvalCommand),
     Generate(generate::GenerateCommand),
+    Stats(stats::StatsCommand),
+    Inspect(inspect::InspectCommand),
+    Verify(verify::VerifyCommand),
+    Completions(completions::CompletionsCommand),
+    Man(completions::ManCommand),
 }
 
 /// Where documents come from, and how the run is reported.
@@ -107,6 +115,16 @@ pub(crate) struct VoiceOptions {
     /// When to draw a progress line on stderr; auto: on a terminal
     #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = "Run")]
     pub(crate) progress: ProgressWhen,
+
+    /// How messages on stderr are written
+    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Run")]
+    pub(crate) log: LogFormat,
+}
+
+/// The `--log` of whichever command was given; text for one that has no such option.
+pub(crate) fn log_format(matches: &ArgMatches) -> LogFormat {
+    let command = matches.subcommand().map(|(_, matches)| matches);
+    command.and_then(|m| m.try_get_one("log").ok().flatten()).copied().unwrap_or(LogFormat::Text)
 }
 
 /// Where documents go.

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use curate_io::IoError;
 
+use crate::signals::Interrupted;
+
 /// The exit codes of every command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -52,6 +54,23 @@ impl Failure {
     /// True if the run ended only because nobody reads its output any more.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self.error.downcast_ref(), Some(curate_core::Error::ClosedPipe))
+    }
+
+    /// The signal that ended the run, if one did.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        let mut error: Option<&(dyn StdError + 'static)> = Some(&*self.error);
+        while let Some(link) = error {
+            // A transparent error is passed over by `source`, hence the look inside.
+            let inner = match link.downcast_ref() {
+                Some(curate_core::Error::Other(inner)) => inner.downcast_ref(),
+                _ => link.downcast_ref(),
+            };
+            if let Some(Interrupted { signal }) = inner {
+                return Some(*signal);
+            }
+            error = link.source();
+        }
+        None
     }
 }
 
@@ -116,3 +135,16 @@ from_library!(
     curate_shards::Error,
     curate_tokenize::Error
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interruption_is_found_below_its_context() {
+        let interrupted = || Failure::from(curate_core::Error::other(Interrupted { signal: 15 }));
+        assert_eq!(interrupted().signal(), Some(15));
+        assert_eq!(interrupted().context("cannot pack").context("cannot run").signal(), Some(15));
+        assert_eq!(Failure::new("a full disk").context("cannot write").signal(), None);
+    }
+}

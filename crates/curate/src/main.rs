@@ -5,18 +5,30 @@ mod commands;
 mod chain;
 mod pipeline;
 mod resume;
+mod scan;
+mod sketches;
 mod summary;
 mod failure;
+mod signals;
 mod usage;
+mod terminal;
 mod ui;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 fn main() -> ExitCode {
-    match commands::execute(cli::Cli::parse()) {
-        Ok(exit) => exit.into(),
-        Err(failure) => ui::report_failure(&failure).into(),
+    let matches = cli::Cli::command().get_matches();
+    ui::set_log(cli::log_format(&matches));
+    let cli = cli::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    signals::install();
+    let (exit, signal) = match commands::execute(cli) {
+        Ok(exit) => (exit, None),
+        Err(failure) => (ui::report_failure(&failure), failure.signal()),
+    };
+    if let Some(signal) = signal {
+        signals::end_by(signal);
     }
+    exit.into()
 }

@@ -64,13 +64,12 @@ struct JsonReport<'s> {
 impl Summary<'_> {
     /// Prints the table, writes the JSON report, and says how the command ended.
     pub(crate) fn publish(&self, stream: &StreamOptions, links: &[Link]) -> Result<Exit> {
+        let json = serde_json::to_value(self.json()).expect("a report is plain data");
         if let Some(path) = &stream.report {
-            let mut json = serde_json::to_vec_pretty(&self.json()).expect("a report is plain data");
-            json.push(b'\n');
-            write_atomically(path, &json)?;
+            write_atomically(path, format!("{json:#}\n").as_bytes())?;
         }
         if !stream.voice.quiet {
-            ui::say(self.table().trim_end());
+            ui::summary(self.table().trim_end(), &json);
             for warning in self.warnings(links) {
                 ui::warn(&warning);
             }

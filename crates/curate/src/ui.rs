@@ -1,8 +1,9 @@
-//! The only module that prints. stdout is data; everything here goes to stderr.
+//! The only module that prints. stdout is data, and only [`print`] writes it; the rest goes to stderr: as text, or
+//! with `--log json` as one JSON object a line.
 
 #![allow(clippy::print_stderr)]
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -11,19 +12,43 @@ use std::time::Duration;
 use clap::ValueEnum;
 use curate_io::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, Result};
+
+/// How messages are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line, with `level` and `message` or `event`; no progress line
+    Json,
+}
+
+/// Set once, before anything is said: messages come from places that no option reaches.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Chooses how this process writes its messages.
+pub(crate) fn set_log(format: LogFormat) {
+    IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
+}
+
+fn is_json() -> bool {
+    IS_JSON.load(Ordering::Relaxed)
+}
 
 /// Prints a failure as `error`, its causes and a `hint`; a closed pipe is silent success.
 pub(crate) fn report_failure(failure: &Failure) -> Exit {
     if failure.is_closed_pipe() {
         return Exit::Done;
     }
+    if is_json() {
+        eprintln!("{}", failure_json(failure));
+        return failure.exit;
+    }
     eprintln!("error: {}", failure.error);
-    let mut cause = failure.error.source();
-    while let Some(error) = cause {
-        eprintln!("caused by: {error}");
-        cause = error.source();
+    for cause in causes(failure) {
+        eprintln!("caused by: {cause}");
     }
     if let Some(hint) = &failure.hint {
         eprintln!("hint: {hint}");
@@ -31,14 +56,52 @@ pub(crate) fn report_failure(failure: &Failure) -> Exit {
     failure.exit
 }
 
-/// Says something that the user should know although the work goes on.
-pub(crate) fn warn(message: &str) {
-    eprintln!("warning: {message}");
+/// What caused a failure, outermost first.
+pub(crate) fn causes(failure: &Failure) -> Vec<String> {
+    let mut causes = Vec::new();
+    let mut cause = failure.error.source();
+    while let Some(error) = cause {
+        causes.push(error.to_string());
+        cause = error.source();
+    }
+    causes
 }
 
-/// Prints finished lines, such as the closing table.
-pub(crate) fn say(text: &str) {
-    eprintln!("{text}");
+fn failure_json(failure: &Failure) -> Value {
+    json!({
+        "level": "error",
+        "message": failure.error.to_string(),
+        "causes": causes(failure),
+        "hint": failure.hint,
+        "exit_code": failure.exit as u8,
+    })
+}
+
+/// Says something that the user should know although the work goes on.
+pub(crate) fn warn(message: &str) {
+    match is_json() {
+        true => eprintln!("{}", json!({ "level": "warning", "message": message })),
+        false => eprintln!("warning: {message}"),
+    }
+}
+
+/// Writes the answer of a command whose data is for reading, to stdout.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut stdout = stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    Ok(written.map_err(|e| curate_core::Error::io("cannot write stdout", e))?)
+}
+
+/// Prints a finished report: its table, or the same facts as the event `summary`.
+pub(crate) fn summary(table: &str, report: &Value) {
+    match is_json() {
+        true => eprintln!("{}", summary_json(report)),
+        false => eprintln!("{table}"),
+    }
+}
+
+fn summary_json(report: &Value) -> Value {
+    json!({ "level": "info", "event": "summary", "command": report["command"], "report": report })
 }
 
 /// When to draw progress.
@@ -71,7 +134,7 @@ impl ProgressLine {
             ProgressWhen::Always => true,
             ProgressWhen::Never => false,
         };
-        wanted.then(|| {
+        (wanted && !is_json()).then(|| {
             let done = Arc::new(AtomicBool::new(false));
             let bar = bar(label, progress.total_bytes());
             let stop = Arc::clone(&done);
@@ -106,4 +169,22 @@ fn bar(label: &str, total: Option<u64>) -> ProgressBar {
     };
     let style = ProgressStyle::with_template(template).expect("the template above is valid");
     bar.with_style(style).with_prefix(label.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_as_json_have_stable_fields() {
+        let failure = Failure::new("No such file").context("cannot read a.jsonl").with_hint("check the path");
+        assert_eq!(
+            failure_json(&failure).to_string(),
+            r#"{"level":"error","message":"cannot read a.jsonl","causes":["No such file"],"hint":"check the path","exit_code":2}"#
+        );
+        assert_eq!(
+            summary_json(&json!({ "command": "pack", "seconds": 1.5 })).to_string(),
+            r#"{"level":"info","event":"summary","command":"pack","report":{"command":"pack","seconds":1.5}}"#
+        );
+    }
 }

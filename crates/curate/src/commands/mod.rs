@@ -9,6 +9,10 @@ pub(crate) mod pack;
 pub(crate) mod run;
 pub(crate) mod trainer;
 pub(crate) mod generate;
+pub(crate) mod stats;
+pub(crate) mod inspect;
+pub(crate) mod verify;
+pub(crate) mod completions;
 
 use crate::cli::{Cli, Command};
 use crate::failure::{Exit, Result};
@@ -25,5 +29,10 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit> {
         Command::Train(command) => trainer::train(&command),
         Command::Eval(command) => trainer::eval(&command),
         Command::Generate(command) => generate::execute(&command),
+        Command::Stats(command) => stats::execute(&command),
+        Command::Inspect(command) => inspect::execute(&command),
+        Command::Verify(command) => verify::execute(&command),
+        Command::Completions(command) => completions::execute(&command),
+        Command::Man(command) => completions::man(&command),
     }
 }

@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::chain::parameters;
 use crate::cli::VoiceOptions;
 use crate::failure::{Exit, Failure, Result};
+use crate::signals;
 use crate::summary::{Extra, bytes, thousands};
 use crate::ui;
 use crate::usage::usage;
@@ -193,6 +194,7 @@ fn pack_stream(
         .with_hint("one shard set holds the tokens of one tokenizer: pack the streams apart"));
     }
     while let Some(batch) = reader.next_batch()? {
+        signals::check()?;
         for doc in batch.iter() {
             writer.push(&TokenDocument {
                 tokens: doc.tokens,
@@ -220,22 +222,22 @@ fn open(path: &Path) -> Result<Box<dyn Read>> {
 fn publish(command: &PackCommand, extra: &Extra, start: Instant) -> Result<()> {
     let used = usage();
     let seconds = start.elapsed().as_secs_f64();
+    let report = json!({
+        "command": "pack",
+        "version": env!("CARGO_PKG_VERSION"),
+        "parameters": parameters(&command.stage),
+        "shards": extra.value,
+        "seconds": seconds,
+        "cpu_seconds": used.cpu_seconds,
+        "peak_rss_bytes": used.peak_rss_bytes,
+    });
     if let Some(path) = &command.report {
-        let report = json!({
-            "command": "pack",
-            "version": env!("CARGO_PKG_VERSION"),
-            "parameters": parameters(&command.stage),
-            "shards": extra.value,
-            "seconds": seconds,
-            "cpu_seconds": used.cpu_seconds,
-            "peak_rss_bytes": used.peak_rss_bytes,
-        });
         write_atomically(path, format!("{report:#}\n").as_bytes())?;
     }
     if !command.voice.quiet {
         let memory = bytes(used.peak_rss_bytes);
         let closing = format!("  {seconds:.1} s, {:.1} CPU-s, {memory} peak memory", used.cpu_seconds);
-        ui::say(&format!("pack: {}\n{closing}", extra.lines.join("\n  ")));
+        ui::summary(&format!("pack: {}\n{closing}", extra.lines.join("\n  ")), &report);
     }
     Ok(())
 }
