@@ -8,6 +8,8 @@
 mod format;
 mod input;
 mod decompress;
+mod archive;
+mod object;
 mod reader;
 mod page;
 mod records;
@@ -18,7 +20,7 @@ mod error;
 
 pub use error::{IoError, Result};
 pub use format::Format;
-pub use input::{InputOptions, Inputs, Progress, resolve};
+pub use input::{InputFile, InputOptions, Inputs, Progress, Resolved, resolve};
 pub use json::{FieldPath, append_json_string, document_fields};
 pub use page::{Extraction, Extractor, MainText, Page};
 pub use output::{AtomicFile, Output, write_atomically};

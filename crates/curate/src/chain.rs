@@ -108,20 +108,21 @@ impl Chain<'_> {
     fn inputs(&self) -> Result<Inputs> {
         let stream = self.stream;
         let format = stream.format.map(Into::into);
-        let (inputs, skipped) = resolve(&stream.inputs, format)?;
-        if let (Some(first), false) = (skipped.first(), stream.voice.quiet) {
+        let resolved = resolve(&stream.inputs, format)?;
+        if let (Some(first), false) = (resolved.skipped.first(), stream.voice.quiet) {
             ui::warn(&format!(
                 "{} files of unknown kind are not read (first: {}); --format text reads any file",
-                skipped.len(),
+                resolved.skipped.len(),
                 first.display()
             ));
         }
-        Ok(inputs.with_options(InputOptions {
+        let options = InputOptions {
             format,
             block_bytes: stream.block_size,
             max_record_bytes: stream.max_record_bytes,
             ..InputOptions::default()
-        }))
+        };
+        Ok(Inputs::new(resolved.files, options))
     }
 
     fn codec(&self) -> Result<Records> {
