@@ -15,6 +15,12 @@ pub enum IoError {
     RecordTooLong { name: String, offset: u64, limit: usize },
     #[error("{path} is shorter than the run's manifest says")]
     SpoolTooShort { path: PathBuf },
+    #[error("{pattern} matches no input file")]
+    NoMatch { pattern: String },
+    #[error("{pattern} is not a pattern of file names: {message}")]
+    Pattern { pattern: String, message: String },
+    #[error("cannot {action} {url}: {message}")]
+    Url { action: &'static str, url: String, message: String, hint: String },
     #[error("{path} is a directory")]
     OutputIsDirectory { path: PathBuf },
     #[error("{path:?} is not a field path: expected names joined by dots, such as metadata.text")]
@@ -46,6 +52,15 @@ impl IoError {
             }
             Self::OutputIsDirectory { .. } => Some("name a file, such as out/kept.jsonl.zst".to_owned()),
             Self::Output(error) => Some(error.hint()),
+            Self::NoMatch { .. } => Some(
+                "`*` stops at a slash, `**` does not; files of unknown kind are passed over unless --format says \
+                 what they are"
+                    .to_owned(),
+            ),
+            Self::Pattern { .. } => {
+                Some("patterns know `*`, `**`, `?` and `[a-z]`; `[*]` is a star in a name".to_owned())
+            }
+            Self::Url { hint, .. } => Some(hint.clone()),
             Self::File { .. } | Self::FieldPath { .. } => None,
         }
     }

@@ -8,6 +8,8 @@
 mod format;
 mod input;
 mod decompress;
+mod archive;
+mod object;
 mod reader;
 mod warc;
 mod http;
@@ -25,7 +27,7 @@ mod error;
 
 pub use error::{IoError, Result};
 pub use format::Format;
-pub use input::{InputOptions, Inputs, Progress, resolve};
+pub use input::{InputFile, InputOptions, Inputs, Progress, Resolved, resolve};
 pub use json::{FieldPath, append_json_string, document_fields};
 pub use layout::{Destination, OutputError, OutputFormat};
 pub use output::{AtomicFile, Output, write_atomically};

@@ -1,10 +1,11 @@
 //! Readers of one input each: the lines of JSON Lines, the documents of a plain text.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
-use curate_core::{Block, Error};
-use regex::bytes::Regex;
+use curate_core::{Block, Error, Malformed};
+use regex::bytes::{Match, Regex, RegexBuilder};
 
 use crate::error::IoError;
 use crate::format::Format;
@@ -29,8 +30,27 @@ pub enum TextSplit {
     /// Documents are separated by one or more blank lines.
     BlankLine,
     /// Documents are separated by matches of an expression, which belong to neither side. Searched in `^` and `$`
-    /// multi-line mode.
+    /// multi-line mode. A match may be cut where it is longer than 64 KiB; an empty one separates nothing.
     Separator(Regex),
+}
+
+impl TextSplit {
+    /// Splits at matches of `pattern`, in which `^` and `$` stand for the ends of a line.
+    ///
+    /// # Errors
+    /// A pattern that is no regular expression.
+    pub fn separator(pattern: &str) -> std::result::Result<Self, regex::Error> {
+        RegexBuilder::new(pattern).multi_line(true).build().map(Self::Separator)
+    }
+
+    /// What lies between two documents; `None` where the input is one.
+    pub(crate) fn expression(&self) -> Option<Regex> {
+        match self {
+            Self::Whole => None,
+            Self::BlankLine => Some(Regex::new(BLANK_LINES).expect("the expression is well-formed")),
+            Self::Separator(separator) => Some(separator.clone()),
+        }
+    }
 }
 
 /// The decompressed bytes of one input, and how far they have been read.
@@ -82,17 +102,15 @@ impl LineReader {
 
 impl RecordReader for LineReader {
     fn fill(&mut self, block: &mut Block, options: &InputOptions) -> curate_core::Result<bool> {
-        if self.stream.failed.is_some() && self.carry.is_empty() {
-            return Err(self.stream.failed.take().expect("just seen"));
-        }
         block.offset = self.offset;
         block.first_record = self.records;
         block.format = Format::JsonLines.tag();
+        if self.stream.failed.is_some() && self.carry.is_empty() {
+            return Err(self.stream.failed.take().expect("just seen"));
+        }
         block.data.append(&mut self.carry);
         let mut searched = 0;
         let complete = loop {
-            let want = options.block_bytes.saturating_sub(block.data.len()).max(64 << 10);
-            self.stream.read_more(&mut block.data, want);
             if self.stream.at_end {
                 // After an error the last line may be torn: it is not handed out.
                 let torn = self.stream.failed.is_some();
@@ -103,15 +121,18 @@ impl RecordReader for LineReader {
                 break end;
             }
             if end == 0 && block.data.len() > options.max_record_bytes {
-                return Err(too_long(&self.stream.name, self.offset, options));
+                self.skip_line(block, options);
+                return Ok(true);
             }
             searched = if end == 0 { block.data.len() } else { 0 };
+            let want = options.block_bytes.saturating_sub(block.data.len()).max(64 << 10);
+            self.stream.read_more(&mut block.data, want);
         };
         if self.stream.failed.is_none() {
             self.carry.extend_from_slice(&block.data[complete..]);
         }
         block.data.truncate(complete);
-        split_lines(block, self.offset == 0);
+        split_lines(block, &self.stream.name, options.max_record_bytes);
         self.offset += block.data.len() as u64;
         self.records += block.records.len() as u64;
         if block.records.is_empty() {
@@ -121,8 +142,36 @@ impl RecordReader for LineReader {
     }
 }
 
+impl LineReader {
+    /// Reads over the line that begins with all of `block.data` and is too long, without keeping it.
+    fn skip_line(&mut self, block: &mut Block, options: &InputOptions) {
+        let mut length = block.data.len() as u64;
+        while !self.stream.at_end {
+            block.data.clear();
+            self.stream.read_more(&mut block.data, 64 << 10);
+            if let Some(end) = memchr::memchr(b'\n', &block.data) {
+                self.carry.extend_from_slice(&block.data[end + 1..]);
+                length += end as u64 + 1;
+                break;
+            }
+            length += block.data.len() as u64;
+        }
+        block.data.clear();
+        let line = self.records + 1;
+        block.damage.push(too_long_record(&self.stream.name, line, self.offset, options.max_record_bytes));
+        self.offset += length;
+        self.records = line;
+    }
+}
+
 pub(crate) fn too_long(name: &str, offset: u64, options: &InputOptions) -> Error {
     IoError::RecordTooLong { name: name.to_owned(), offset, limit: options.max_record_bytes }.into()
+}
+
+/// Notes a record that is passed over for its length.
+pub(crate) fn too_long_record(name: &str, line: u64, offset: u64, limit: usize) -> Malformed {
+    let message = format!("a record longer than {limit} bytes: raise --max-record-bytes");
+    Malformed { file: name.to_owned(), line, offset, message }
 }
 
 /// The end of the last whole line of `data`, looking from `from` on; 0 if there is none.
@@ -130,15 +179,22 @@ fn line_end(data: &[u8], from: usize) -> usize {
     memchr::memrchr(b'\n', &data[from..]).map_or(0, |i| from + i + 1)
 }
 
-/// Records the lines of a block. A blank line is a record too, so that ordinals are line numbers.
-fn split_lines(block: &mut Block, is_first: bool) {
-    let mut start = if is_first { byte_order_mark(&block.data) } else { 0 };
-    for end in memchr::memchr_iter(b'\n', &block.data) {
+/// Records the lines of a block. A blank line is a record too, so that ordinals are line numbers; so is one that is
+/// longer than `limit`, as an empty record, with a note of the damage.
+fn split_lines(block: &mut Block, name: &str, limit: usize) {
+    let mut line_start = 0;
+    let mut start = if block.offset == 0 { byte_order_mark(&block.data) } else { 0 };
+    let last = Some(block.data.len()).filter(|end| !block.data.ends_with(b"\n") && start < *end);
+    for end in memchr::memchr_iter(b'\n', &block.data).chain(last) {
+        if end - line_start > limit {
+            let line = block.first_record + block.records.len() as u64 + 1;
+            let offset = block.offset + line_start as u64;
+            block.damage.push(too_long_record(name, line, offset, limit));
+            start = end;
+        }
         block.records.push((start, end));
         start = end + 1;
-    }
-    if start < block.data.len() {
-        block.records.push((start, block.data.len()));
+        line_start = start;
     }
 }
 
@@ -161,12 +217,12 @@ impl WholeReader {
 
 impl RecordReader for WholeReader {
     fn fill(&mut self, block: &mut Block, options: &InputOptions) -> curate_core::Result<bool> {
-        if self.stream.at_end {
-            return Ok(false);
-        }
         block.offset = 0;
         block.first_record = 0;
         block.format = self.format.tag();
+        if self.stream.at_end {
+            return Ok(false);
+        }
         while !self.stream.at_end {
             self.stream.read_more(&mut block.data, options.block_bytes);
             if block.data.len() > options.max_record_bytes {
@@ -178,6 +234,196 @@ impl RecordReader for WholeReader {
         }
         let start = if self.format == Format::Text { byte_order_mark(&block.data) } else { 0 };
         block.records.push((start, block.data.len()));
+        Ok(true)
+    }
+}
+
+/// Reads a text that is several records.
+///
+/// What is found does not depend on the size of blocks: the text is searched in pieces of a fixed size, and a match is
+/// believed only when so much of what follows it is known that no longer one can begin there.
+pub(crate) struct TextReader {
+    stream: Stream,
+    separator: Regex,
+    /// Bytes read at once.
+    chunk_bytes: usize,
+    /// The longest separator that is surely found whole.
+    window_bytes: usize,
+    /// What is not handed out yet, after [`CONTEXT_BYTES`] that may be.
+    buffer: Vec<u8>,
+    /// Offset of `buffer` in the decompressed input.
+    offset: u64,
+    /// Where in `buffer` the current record starts.
+    start: usize,
+    /// No separator begins in `buffer` between `start` and here.
+    searched: usize,
+    /// Offset of the current record, if it is already known to be too long; its beginning is gone.
+    overlong: Option<u64>,
+    /// Nothing was read yet.
+    is_new: bool,
+    /// A record that did not fit into the last block, if `buffer` still holds it.
+    pending: Option<Piece>,
+    /// Records found so far.
+    records: u64,
+}
+
+/// Bytes before a search that the expression may look at: for `^`, `\b`.
+const CONTEXT_BYTES: usize = 8;
+const SEPARATOR_BYTES: usize = 64 << 10;
+/// Separators of more bytes than this end a block.
+const GAP_BYTES: u64 = 64 << 10;
+/// One or more lines without text: at the beginning, behind a line, at the end.
+const BLANK_LINES: &str = r"(?-u)(?:\A|\n)(?:[ \t\r]*\n)+(?:[ \t\r]+\z)?|(?:\A|\n)[ \t\r]*\z";
+
+/// A record of a [`TextReader`], by its offsets in the input.
+enum Piece {
+    Text(Range<u64>),
+    Overlong(u64),
+}
+
+impl TextReader {
+    pub(crate) fn new(stream: Stream, separator: Regex) -> Self {
+        Self {
+            stream,
+            separator,
+            chunk_bytes: 4 * SEPARATOR_BYTES,
+            window_bytes: SEPARATOR_BYTES,
+            buffer: Vec::new(),
+            offset: 0,
+            start: 0,
+            searched: 0,
+            overlong: None,
+            is_new: true,
+            pending: None,
+            records: 0,
+        }
+    }
+
+    /// The next record; `None` at the end of the input.
+    fn next_piece(&mut self, limit: usize) -> Option<Piece> {
+        loop {
+            let len = self.buffer.len();
+            let found = (self.searched <= len).then(|| self.separator.find_at(&self.buffer, self.searched));
+            match found.flatten() {
+                Some(separator) if self.is_certain(&separator, limit) => {
+                    let (start, end) = (separator.start(), separator.end());
+                    if start == end {
+                        self.searched = end + 1;
+                        continue;
+                    }
+                    let piece = self.take_piece(start, limit);
+                    (self.start, self.searched) = (end, end);
+                    if piece.is_some() {
+                        return piece;
+                    }
+                    continue;
+                }
+                Some(separator) => self.searched = separator.start(),
+                None if self.stream.at_end => {
+                    self.searched = len;
+                    // After an error the last record may be torn: it is not handed out.
+                    let torn = self.stream.failed.is_some();
+                    let piece = if torn { None } else { self.take_piece(len, limit) };
+                    self.start = len;
+                    return piece;
+                }
+                None => self.searched = self.searched.max(len.saturating_sub(self.window_bytes)).min(len),
+            }
+            self.skip_newlines(self.searched);
+            if self.searched - self.start > limit {
+                self.overlong.get_or_insert(self.offset + self.start as u64);
+                self.start = self.searched;
+            }
+            self.read_more();
+        }
+    }
+
+    /// True if more input could not change the match: it would have to be longer than the window.
+    fn is_certain(&self, separator: &Match<'_>, limit: usize) -> bool {
+        let len = self.buffer.len();
+        let known = separator.start() + self.window_bytes <= len && separator.end() + CONTEXT_BYTES <= len;
+        known || self.stream.at_end || len - separator.start() > limit.max(self.window_bytes)
+    }
+
+    /// The record from `start` to `end`; `None` if it has no text.
+    fn take_piece(&mut self, end: usize, limit: usize) -> Option<Piece> {
+        self.skip_newlines(end);
+        let at = self.offset + self.start as u64;
+        if let Some(at) = self.overlong.take() {
+            return Some(Piece::Overlong(at));
+        }
+        if end - self.start > limit {
+            return Some(Piece::Overlong(at));
+        }
+        let text = &self.buffer[self.start..end];
+        let trimmed = text.iter().rposition(|b| !is_newline(*b))? as u64 + 1;
+        Some(Piece::Text(at..at + trimmed))
+    }
+
+    /// Begins the current record behind the newlines before it, `end` at most.
+    fn skip_newlines(&mut self, end: usize) {
+        if self.overlong.is_none() {
+            let newlines = self.buffer[self.start..end].iter().take_while(|b| is_newline(**b));
+            self.start += newlines.count();
+        }
+    }
+
+    /// Lets go of what has been handed out and reads on.
+    fn read_more(&mut self) {
+        let gone = self.start.min(self.searched).saturating_sub(CONTEXT_BYTES);
+        self.buffer.drain(..gone);
+        self.offset += gone as u64;
+        self.start -= gone;
+        self.searched -= gone;
+        self.stream.read_more(&mut self.buffer, self.chunk_bytes);
+        if std::mem::take(&mut self.is_new) {
+            let mark = byte_order_mark(&self.buffer);
+            self.buffer.drain(..mark);
+            self.offset = mark as u64;
+        }
+    }
+}
+
+fn is_newline(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+impl RecordReader for TextReader {
+    fn fill(&mut self, block: &mut Block, options: &InputOptions) -> curate_core::Result<bool> {
+        block.offset = self.offset;
+        block.first_record = self.records;
+        block.format = Format::Text.tag();
+        while block.data.len() < options.block_bytes || block.records.is_empty() {
+            let piece = self.pending.take().or_else(|| self.next_piece(options.max_record_bytes));
+            match piece {
+                None if block.records.is_empty() => return self.stream.failed.take().map_or(Ok(false), Err),
+                None => break,
+                Some(Piece::Overlong(at)) => {
+                    self.records += 1;
+                    let limit = options.max_record_bytes;
+                    block.damage.push(too_long_record(&self.stream.name, self.records, at, limit));
+                    // The next record has not the next ordinal: it begins another block.
+                    break;
+                }
+                Some(Piece::Text(range)) => {
+                    if block.records.is_empty() {
+                        block.offset = range.start;
+                    }
+                    let gap = range.start - (block.offset + block.data.len() as u64);
+                    if gap > GAP_BYTES {
+                        self.pending = Some(Piece::Text(range));
+                        break;
+                    }
+                    // Separators need not be copied: nobody looks at what lies between records.
+                    block.data.resize(block.data.len() + gap as usize, b'\n');
+                    let start = (range.start - self.offset) as usize;
+                    let length = (range.end - range.start) as usize;
+                    block.records.push((block.data.len(), block.data.len() + length));
+                    block.data.extend_from_slice(&self.buffer[start..start + length]);
+                    self.records += 1;
+                }
+            }
+        }
         Ok(true)
     }
 }
@@ -222,4 +468,9 @@ impl Stream {
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.is_some()
     }
+}
+
+/// What `error` says of lost bytes, if the reads after it go on behind them.
+pub(crate) fn skipped_bytes(error: &io::Error) -> Option<&SkippedBytes> {
+    error.get_ref()?.downcast_ref()
 }

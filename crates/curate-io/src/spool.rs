@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::decompress::decompressed;
 use crate::error::IoError;
 use crate::format::Format;
+use crate::input::Progress;
 use crate::output::Output;
 use crate::reader::read_error;
 use crate::sink::{DocumentSink, DropLog};
@@ -85,6 +86,7 @@ pub struct SpoolReader {
     files: std::vec::IntoIter<(PathBuf, Vec<Run>)>,
     open: Option<OpenSpool>,
     block_bytes: usize,
+    progress: Arc<Progress>,
 }
 
 struct OpenSpool {
@@ -101,7 +103,12 @@ struct OpenSpool {
 impl SpoolReader {
     /// Reads each file with its runs, in blocks of about `block_bytes`.
     pub fn new(files: Vec<(PathBuf, Vec<Run>)>, block_bytes: usize) -> Self {
-        Self { files: files.into_iter(), open: None, block_bytes }
+        let total = files.iter().flat_map(|(_, runs)| runs).map(|run| run.bytes).sum();
+        Self { files: files.into_iter(), open: None, block_bytes, progress: Progress::of_bytes(total) }
+    }
+
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 }
 
@@ -113,6 +120,7 @@ impl Source for SpoolReader {
                 self.open = Some(OpenSpool::new(&path, runs)?);
             }
             if self.open.as_mut().expect("opened just above").fill(block, self.block_bytes)? {
+                self.progress.add(block.data.len() as u64);
                 return Ok(true);
             }
             self.open = None;
