@@ -188,7 +188,7 @@ impl Write for Output {
 
 /// A file of records, in the format that its name asks for.
 pub(crate) enum RecordFile {
-    Lines(Output),
+    Lines(Box<Output>),
     Parquet(Box<ParquetOutput>),
 }
 
@@ -198,7 +198,7 @@ impl RecordFile {
         let table = path.and_then(Path::extension).is_some_and(|e| e.eq_ignore_ascii_case("parquet"));
         Ok(match path {
             Some(path) if table => Self::Parquet(Box::new(ParquetOutput::new(AtomicFile::create(path)?))),
-            _ => Self::Lines(Output::create(path)?),
+            _ => Self::Lines(Box::new(Output::create(path)?)),
         })
     }
 

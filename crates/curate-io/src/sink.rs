@@ -112,13 +112,13 @@ impl DocumentSink {
     /// An output that cannot be created. Those of a directory are created as their inputs come.
     pub fn to(destination: Destination, stages: &[String]) -> Result<Self> {
         let kept = match destination {
-            Destination::Stream(path) => Kept::Files(Shards::single(path)?),
+            Destination::Stream(path) => Kept::Files(Box::new(Shards::single(path)?)),
             Destination::Sharded { path, shard_bytes } => {
                 if path.as_os_str() == "-" {
                     return Err(OutputError::ShardedStdout.into());
                 }
                 let (stem, extension) = split_extension(&path);
-                Kept::Files(Shards::numbered(stem, extension, shard_bytes)?)
+                Kept::Files(Box::new(Shards::numbered(stem, extension, shard_bytes)?))
             }
             Destination::Directory { dir, roots, to, shard_bytes } => Kept::Directory(Box::new(Directory {
                 dir,
@@ -200,7 +200,7 @@ impl Sink for DocumentSink {
 
 /// An open [`Destination`].
 enum Kept {
-    Files(Shards),
+    Files(Box<Shards>),
     Directory(Box<Directory>),
 }
 
@@ -551,7 +551,7 @@ mod tests {
         found
     }
 
-    fn pairs<'f>(files: &'f [(String, String)]) -> Vec<(&'f str, &'f str)> {
+    fn pairs(files: &[(String, String)]) -> Vec<(&str, &str)> {
         files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect()
     }
 

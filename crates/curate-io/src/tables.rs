@@ -1155,6 +1155,48 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn inputs_read_tables_compressed_or_not() {
+        use curate_core::Source;
+
+        let (batch, rows) = every_kind();
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| {
+            let mut output = crate::Output::create(Some(&dir.path().join(name))).unwrap();
+            output.write_all(bytes).unwrap();
+            output.finish().unwrap();
+        };
+        put("a.parquet", &parquet_file(&batch, 1));
+        put("b.parquet.gz", &parquet_file(&batch, 1));
+        put("c.arrow", &arrow_file(&batch, 1));
+        put("d.arrows.zst", &arrow_stream(&batch, 1, None));
+        put("e.csv", b"id,text\n1,a\n2\n");
+        put("f.tsv.gz", b"id\ttext\n1\ta\n");
+        put("g.parquet", b"PAR1 cut");
+        let (mut inputs, _) = crate::resolve(&[dir.path().to_owned()], None).unwrap();
+        let mut found: Vec<(String, String)> = Vec::new();
+        let mut damage = Vec::new();
+        let mut block = Block::default();
+        while inputs.fill(&mut block).unwrap() {
+            let name = block.origin.rsplit('/').next().unwrap_or_default().to_owned();
+            for i in 0..block.records.len() {
+                found.push((name.clone(), String::from_utf8(block.record(i).bytes.to_vec()).unwrap()));
+            }
+            damage.append(&mut block.damage);
+            block.clear();
+        }
+        let of = |name: &str| -> Vec<&str> {
+            found.iter().filter(|(from, _)| from == name).map(|(_, row)| row.as_str()).collect()
+        };
+        for name in ["a.parquet", "b.parquet.gz", "c.arrow", "d.arrows.zst"] {
+            assert_eq!(of(name), rows, "{name}");
+        }
+        assert_eq!(of("e.csv"), [r#"{"id":"1","text":"a"}"#, ""]);
+        assert_eq!(of("f.tsv.gz"), [r#"{"id":"1","text":"a"}"#]);
+        assert_eq!((found.len(), damage.len()), (15, 2));
+        assert!(damage[1].file.ends_with("g.parquet") && damage[1].message.contains("fetch it again"));
+    }
+
+    #[test]
     fn a_reader_that_is_dropped_stops_its_thread() {
         let endless = b"text\n".chain(io::repeat(b'x').take(u64::MAX)).chain(io::empty());
         let mut reader = TableReader::separated("e".into(), Box::new(endless), b',');
