@@ -89,7 +89,8 @@ impl OutputError {
 fn without_suffixes(name: &str) -> &str {
     let (bare, _) = split_compression(name);
     let bare = match bare.rsplit_once('.') {
-        Some((stem, suffix)) if Format::of_name(bare).is_some() => match suffix.to_ascii_lowercase().as_str() {
+        Some((stem, suffix)) if Format::of_name(bare).is_some() => match suffix.to_ascii_lowercase().as_str()
+        {
             "wet" | "wat" => stem.strip_suffix(".warc").unwrap_or(stem),
             _ => stem,
         },

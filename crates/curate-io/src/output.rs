@@ -45,8 +45,7 @@ impl AtomicFile {
             Ok(target) if path.is_symlink() => target,
             _ => path.to_owned(),
         };
-        let name =
-            target.file_name().ok_or_else(|| IoError::OutputIsDirectory { path: path.to_owned() })?;
+        let name = target.file_name().ok_or_else(|| IoError::OutputIsDirectory { path: path.to_owned() })?;
         let dir = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(dir).map_err(|e| IoError::file("create", dir, e))?;
         let mut hidden = std::ffi::OsString::from(".");
@@ -66,12 +65,9 @@ impl AtomicFile {
     pub fn commit(mut self) -> Result<()> {
         let file = self.file.take().expect("taken only here and in drop");
         let Some((temporary, target)) = self.names.take() else { return Ok(()) };
-        let renamed = file
-            .sync_all()
-            .map_err(|e| IoError::file("write", &self.path, e))
-            .and_then(|()| {
-                fs::rename(&temporary, &target).map_err(|e| IoError::file("rename to", &self.path, e))
-            });
+        let renamed = file.sync_all().map_err(|e| IoError::file("write", &self.path, e)).and_then(|()| {
+            fs::rename(&temporary, &target).map_err(|e| IoError::file("rename to", &self.path, e))
+        });
         if renamed.is_err() {
             let _ = fs::remove_file(&temporary);
         }
@@ -192,7 +188,7 @@ impl Write for Output {
 
 /// A file of records, in the format that its name asks for.
 pub(crate) enum RecordFile {
-    Lines(Output),
+    Lines(Box<Output>),
     Parquet(Box<ParquetOutput>),
 }
 
@@ -202,16 +198,16 @@ impl RecordFile {
         let table = path.and_then(Path::extension).is_some_and(|e| e.eq_ignore_ascii_case("parquet"));
         Ok(match path {
             Some(path) if table => Self::Parquet(Box::new(ParquetOutput::new(AtomicFile::create(path)?))),
-            _ => Self::Lines(Output::create(path)?),
+            _ => Self::Lines(Box::new(Output::create(path)?)),
         })
     }
 
     /// Writes whole JSON lines.
     pub(crate) fn write(&mut self, lines: &[u8]) -> curate_core::Result<()> {
         match self {
-            Self::Lines(output) => output
-                .write_all(lines)
-                .map_err(|e| Error::io(format!("cannot write {}", output.name()), e)),
+            Self::Lines(output) => {
+                output.write_all(lines).map_err(|e| Error::io(format!("cannot write {}", output.name()), e))
+            }
             Self::Parquet(output) => output.write(lines),
         }
     }
@@ -255,5 +251,48 @@ mod tests {
         assert_eq!(left, ["deep"], "an unfinished file leaves nothing behind");
         assert!(Output::create(Some(&dir)).is_err(), "a directory is no output file");
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn devices_are_written_to_and_stay() {
+        let null = Path::new("/dev/null");
+        let mut output = Output::create(Some(null)).unwrap();
+        output.write_all(b"x").unwrap();
+        output.finish().unwrap();
+        assert!(!fs::metadata(null).unwrap().is_file());
+        let mut output = Output::create(Some(Path::new("/dev/full"))).unwrap();
+        output.write_all(b"x").unwrap();
+        let error = output.finish().unwrap_err();
+        assert_eq!(error.to_string(), "cannot write /dev/full");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.starts_with("No space left on device"), "{cause}");
+        // A table does the same, whether a page or the footer meets the end.
+        let mut output = ParquetOutput::new(AtomicFile::create(Path::new("/dev/full")).unwrap());
+        output.write(b"{\"text\":\"x\"}\n").unwrap();
+        let error = output.finish().unwrap_err();
+        assert_eq!(error.to_string(), "cannot write /dev/full");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.starts_with("No space left on device"), "{cause}");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_stays_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        write_atomically(&real, b"old").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        write_atomically(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read(&real).unwrap(), b"new");
+    }
+
+    #[test]
+    fn only_compressions_that_can_be_written_are_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Output::create(Some(&dir.path().join("a.jsonl.bz2"))).err().unwrap();
+        assert!(error.to_string().ends_with("a.jsonl.bz2: cannot compress as .bz2"), "{error}");
+        assert_eq!(error.hint().as_deref(), Some("outputs are compressed as .gz or .zst"));
     }
 }

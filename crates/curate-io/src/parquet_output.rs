@@ -10,8 +10,9 @@
 //! file from elsewhere is read as what it is.
 
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::builder::{BooleanBuilder, Float64Builder, Int64Builder, StringBuilder};
 use arrow_array::{ArrayRef, RecordBatch};
@@ -99,11 +100,14 @@ impl ParquetOutput {
     /// Writes the last rows and the footer, and gives the file its name.
     pub(crate) fn finish(mut self) -> curate_core::Result<()> {
         self.drain()?;
-        let State::Writing(table) = std::mem::replace(&mut self.state, State::Closed) else {
+        let State::Writing(mut table) = std::mem::replace(&mut self.state, State::Closed) else {
             return Ok(()); // A write has failed before, and was reported.
         };
-        let file = table.writer.into_inner().map_err(|e| failed(&self.name, e))?;
-        Ok(file.commit()?)
+        table.writer.finish().map_err(|e| failed(&self.name, e))?;
+        let Table { writer, file, .. } = *table;
+        drop(writer);
+        let file = Arc::into_inner(file).expect("the writer held the only other reference");
+        Ok(file.into_inner().unwrap_or_else(PoisonError::into_inner).commit()?)
     }
 
     fn refused(&self, what: &str, message: String) -> Error {
@@ -152,11 +156,11 @@ fn batch_end(lines: &[u8]) -> usize {
 /// An error of writing; what the file itself said stays its cause.
 fn failed(name: &str, error: ParquetError) -> Error {
     let source = match error {
-        ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
+        ParquetError::External(inner) => match inner.downcast::<io::Error>() {
             Ok(error) => *error,
-            Err(other) => std::io::Error::other(other),
+            Err(other) => io::Error::other(other),
         },
-        other => std::io::Error::other(other),
+        other => io::Error::other(other),
     };
     Error::io(format!("cannot write {name}"), source)
 }
@@ -350,12 +354,27 @@ fn decide(lines: &[u8]) -> Result<Vec<Column>, String> {
     Ok(found.into_iter().map(|(name, kind)| Column::new(name, kind)).collect())
 }
 
+/// The file, for the table's writer. It is not handed over, as the writer gives it back only together with a text of
+/// what has failed, without the cause.
+struct SharedFile(Arc<Mutex<AtomicFile>>);
+
+impl Write for SharedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+}
+
 /// An open table.
 struct Table {
     columns: Vec<Column>,
     by_name: HashMap<String, usize>,
     schema: SchemaRef,
-    writer: ArrowWriter<AtomicFile>,
+    writer: ArrowWriter<SharedFile>,
+    file: Arc<Mutex<AtomicFile>>,
     /// Bytes of JSON in the open row group.
     group_bytes: usize,
 }
@@ -366,17 +385,18 @@ impl Table {
             let named = columns.iter().map(|column| (column.name.as_str(), column.kind));
             named.chain([(EXTRA, Kind::Json)])
         };
-        let fields: Vec<Field> =
-            kinds().map(|(name, kind)| Field::new(name, kind.arrow(), true)).collect();
+        let fields: Vec<Field> = kinds().map(|(name, kind)| Field::new(name, kind.arrow(), true)).collect();
         let schema = Arc::new(Schema::new(fields));
         // The Parquet schema says all there is to say, so that of Arrow is left out.
         let options = ArrowWriterOptions::new()
             .with_properties(properties()?)
             .with_parquet_schema(parquet_schema(kinds())?)
             .with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(file, Arc::clone(&schema), options)?;
+        let file = Arc::new(Mutex::new(file));
+        let writer =
+            ArrowWriter::try_new_with_options(SharedFile(Arc::clone(&file)), Arc::clone(&schema), options)?;
         let by_name = columns.iter().enumerate().map(|(i, column)| (column.name.clone(), i)).collect();
-        Ok(Box::new(Self { columns, by_name, schema, writer, group_bytes: 0 }))
+        Ok(Box::new(Self { columns, by_name, schema, writer, file, group_bytes: 0 }))
     }
 
     /// The records of `lines` as rows.
@@ -410,7 +430,12 @@ impl Table {
     }
 
     /// Writes rows that come from `bytes` of JSON, and ends the row group once it is large enough.
-    fn write(&mut self, rows: &RecordBatch, bytes: usize, row_group_bytes: usize) -> Result<(), ParquetError> {
+    fn write(
+        &mut self,
+        rows: &RecordBatch,
+        bytes: usize,
+        row_group_bytes: usize,
+    ) -> Result<(), ParquetError> {
         self.writer.write(rows)?;
         self.group_bytes += bytes;
         if self.group_bytes >= row_group_bytes {
@@ -454,4 +479,191 @@ fn parquet_schema<'a>(
         .collect::<Result<Vec<_>, ParquetError>>()?;
     let root = Type::group_type_builder("schema").with_fields(fields).build()?;
     Ok(SchemaDescriptor::new(Arc::new(root)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::print_stdout)]
+
+    use std::path::{Path, PathBuf};
+
+    use proptest::prelude::*;
+    use serde_json::{Map, Value};
+
+    use super::*;
+    use crate::tables::tests::parquet_found;
+
+    fn written(lines: &str, row_group_bytes: usize, piece: usize) -> Vec<u8> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.parquet");
+        let file = AtomicFile::create(&path).unwrap();
+        let mut output = ParquetOutput::new(file).with_row_group_bytes(row_group_bytes);
+        let lines: Vec<&str> = lines.split_inclusive('\n').collect();
+        for lines in lines.chunks(piece) {
+            output.write(lines.concat().as_bytes()).unwrap();
+        }
+        output.finish().unwrap();
+        std::fs::read(path).unwrap()
+    }
+
+    fn restored(bytes: &[u8]) -> Vec<String> {
+        let found = parquet_found(bytes);
+        assert_eq!((found.error, found.damage), (None, vec![]));
+        found.rows
+    }
+
+    fn check(lines: &[&str], expected: &[&str]) {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        assert_eq!(restored(&written(&text, 60, 1)), expected);
+    }
+
+    #[test]
+    fn plain_records_come_back_byte_for_byte() {
+        let lines = [
+            r#"{"id":"a","text":"x\n\"é","n":-1,"ok":true,"score":0.25,"meta":{"b": [1, null], "a":"é"},"l":[]}"#,
+            r#"{"id":"b","text":"","n":0,"ok":false,"score":1e-7,"meta":{},"l":[1.50]}"#,
+        ];
+        check(&lines, &lines);
+    }
+
+    #[test]
+    fn what_fits_no_column_is_kept() {
+        check(
+            &[
+                r#"{"id":"a","n":1,"mixed":1,"none":null,"text":"long enough to end the first row group"}"#,
+                r#"{"id":7,"n":1.5,"mixed":"s","late":{"x":[1]},"text":null}"#,
+                r#"{"n":-0,"id":"\ud800","_extra":{"id":"mine"},"text":"t","n":01}"#.replace(",\"n\":01", "").as_str(),
+                r#"  { }  "#,
+                r#"{"id":"first","id":"last","n":"x","n":2}"#,
+            ],
+            &[
+                r#"{"id":"a","n":1,"mixed":1,"text":"long enough to end the first row group","none":null}"#,
+                r#"{"late":{"x":[1]},"id":7,"n":1.5,"mixed":"s","text":null}"#,
+                r#"{"text":"t","_extra":{"id":"mine"},"id":"\ud800","n":-0}"#,
+                "{}",
+                r#"{"id":"last","n":2}"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn columns_have_the_narrowest_type() {
+        let kind = |raw: &str, expected| assert_eq!(Kind::of(raw), expected, "{raw}");
+        kind("null", None);
+        kind("\"\"", Some(Kind::Text));
+        kind(r#""\ud83d\ude00""#, Some(Kind::Text));
+        kind(r#""\ud83d""#, Some(Kind::Json));
+        kind("9223372036854775807", Some(Kind::Integer));
+        kind("9223372036854775808", Some(Kind::Json));
+        kind("-0", Some(Kind::Json));
+        kind("-7", Some(Kind::Integer));
+        kind("1.50", Some(Kind::Float));
+        kind("1E400", Some(Kind::Json));
+        kind("false", Some(Kind::Boolean));
+        kind("[1]", Some(Kind::Json));
+    }
+
+    #[test]
+    fn bytes_do_not_depend_on_the_pieces() {
+        let lines: String =
+            (0..500).map(|i| format!("{{\"id\":{i},\"text\":\"{}\"}}\n", "x".repeat(i % 50))).collect();
+        let reference = written(&lines, 3000, 1);
+        assert!(reference.len() > 1000);
+        for piece in [2, 7, 1000] {
+            assert!(written(&lines, 3000, piece) == reference, "{piece} lines at once");
+        }
+        assert_eq!(restored(&reference).concat(), lines.replace('\n', ""));
+        assert_eq!(restored(&written("", 3000, 1)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn malformed_records_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for bad in ["not json\n", "{\"a\":1} x\n", "[1]\n", "{\"a\":\n", "\u{0}\n"] {
+            let path = dir.path().join("t.parquet");
+            let mut output = ParquetOutput::new(AtomicFile::create(&path).unwrap());
+            output.write(b"{\"a\":1}\n").unwrap();
+            output.write(bad.as_bytes()).unwrap();
+            let error = output.finish().unwrap_err().to_string();
+            assert!(error.contains("t.parquet: a malformed record cannot be stored in Parquet"), "{error}");
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn too_many_keys_become_extra_members() {
+        let line: String = (0..MAX_COLUMNS + 5).map(|i| format!(",\"k{i}\":{i}")).collect();
+        let line = format!("{{{}}}", &line[1..]);
+        check(&[&line], &[&line]);
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<i32>().prop_map(|n| Value::from(f64::from(n) / 8.0)),
+            ".{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(2, 8, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::vec((".{0,3}", inner), 0..3)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect::<Map<_, _>>())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        #[test]
+        fn records_come_back_with_the_same_keys_and_values(
+            records in prop::collection::vec(
+                prop::collection::vec(("a|b|c|_extra|.{0,2}", value()), 0..5), 0..12
+            ),
+            row_group_bytes in 1usize..400,
+        ) {
+            let records: Vec<Value> = records
+                .into_iter()
+                .map(|fields| Value::Object(fields.into_iter().collect::<Map<_, _>>()))
+                .collect();
+            let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
+            let back: Vec<Value> = restored(&written(&lines, row_group_bytes, 3))
+                .iter()
+                .map(|row| serde_json::from_str(row).unwrap())
+                .collect();
+            prop_assert_eq!(back, records);
+        }
+    }
+
+    /// The shared test data, where there are some.
+    fn shared_data() -> PathBuf {
+        let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+        std::env::var_os("CURATE_SHARED_DATA").map_or_else(beside, PathBuf::from)
+    }
+
+    #[test]
+    fn real_records_come_back() {
+        let path = shared_data().join("mix/mix.jsonl.zst");
+        let Ok(compressed) = std::fs::File::open(&path) else {
+            println!("skipped: {} is not there", path.display());
+            return;
+        };
+        let mut lines = String::new();
+        let mut reader = crate::decompress::decompressed(Box::new(compressed)).unwrap();
+        std::io::Read::read_to_string(&mut reader, &mut lines).unwrap();
+        let rows = restored(&written(&lines, 8 << 20, 100));
+        assert_eq!(rows.len(), lines.lines().count());
+        let mut same_bytes = 0;
+        for (row, line) in rows.iter().zip(lines.lines()) {
+            same_bytes += usize::from(row == line);
+            if row != line {
+                let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+                assert_eq!(parse(row), parse(line));
+            }
+        }
+        println!("{same_bytes} of {} records byte for byte", rows.len());
+    }
 }

@@ -112,13 +112,13 @@ impl DocumentSink {
     /// An output that cannot be created. Those of a directory are created as their inputs come.
     pub fn to(destination: Destination, stages: &[String]) -> Result<Self> {
         let kept = match destination {
-            Destination::Stream(path) => Kept::Files(Shards::single(path)?),
+            Destination::Stream(path) => Kept::Files(Box::new(Shards::single(path)?)),
             Destination::Sharded { path, shard_bytes } => {
                 if path.as_os_str() == "-" {
                     return Err(OutputError::ShardedStdout.into());
                 }
                 let (stem, extension) = split_extension(&path);
-                Kept::Files(Shards::numbered(stem, extension, shard_bytes)?)
+                Kept::Files(Box::new(Shards::numbered(stem, extension, shard_bytes)?))
             }
             Destination::Directory { dir, roots, to, shard_bytes } => Kept::Directory(Box::new(Directory {
                 dir,
@@ -200,7 +200,7 @@ impl Sink for DocumentSink {
 
 /// An open [`Destination`].
 enum Kept {
-    Files(Shards),
+    Files(Box<Shards>),
     Directory(Box<Directory>),
 }
 
@@ -236,11 +236,8 @@ impl Shards {
     }
 
     fn numbered(stem: String, extension: String, shard_bytes: u64) -> Result<Self> {
-        let mut shards = Self {
-            open: None,
-            numbered: Some(Numbered { stem, extension, shard_bytes, next: 0 }),
-            bytes: 0,
-        };
+        let mut shards =
+            Self { open: None, numbered: Some(Numbered { stem, extension, shard_bytes, next: 0 }), bytes: 0 };
         // The first is there even if nothing is kept, and a path that cannot be written fails before the work.
         shards.open()?;
         Ok(shards)
@@ -420,7 +417,8 @@ struct Attributes {
 impl InputOutput {
     fn lines(&mut self, lines: &[u8]) -> curate_core::Result<()> {
         let Some(attributes) = &mut self.attributes else { return self.documents.write(lines) };
-        for line in lines.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+        for line in lines.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty())
+        {
             let id = attributes.id_of(line).map_err(|message| refused(&message))?;
             attributes.begin_row(&id);
             write_pair(&mut self.documents, line, attributes)?;
@@ -529,5 +527,175 @@ mod tests {
         );
         assert_eq!(read("p.jsonl"), format!(r#"{{"id":"a",{facts}}}"#) + "\n");
         std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// The files below `dir` by their relative paths, decompressed.
+    fn files(dir: &Path) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        let mut open = vec![dir.to_owned()];
+        while let Some(at) = open.pop() {
+            for entry in fs::read_dir(at).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path);
+                    continue;
+                }
+                let raw = Box::new(fs::File::open(&path).unwrap());
+                let mut text = String::new();
+                let mut reader = crate::decompress::decompressed(raw).unwrap();
+                std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+                found.push((path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned(), text));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    fn pairs(files: &[(String, String)]) -> Vec<(&str, &str)> {
+        files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect()
+    }
+
+    #[test]
+    fn shards_end_with_the_document_that_fills_them() {
+        let check = |pieces: &[&str], shard_bytes, expected: &[&str]| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("out/k.jsonl.gz");
+            let mut sink = DocumentSink::to(Destination::Sharded { path, shard_bytes }, &[]).unwrap();
+            pieces.iter().for_each(|piece| sink.keep(piece.as_bytes()).unwrap());
+            sink.finish().unwrap();
+            let found = files(dir.path());
+            let expected: Vec<(String, String)> = (0..)
+                .zip(expected)
+                .map(|(i, text)| (format!("out/k-{i:05}.jsonl.gz"), (*text).to_owned()))
+                .collect();
+            assert_eq!(found, expected, "{pieces:?}");
+        };
+        check(&[], 4, &[""]);
+        check(&["a\n"], 4, &["a\n"]);
+        check(&["a\nb\nc\n"], 4, &["a\nb\n", "c\n"]);
+        check(&["a\n", "b\nc\n"], 3, &["a\nb\n", "c\n"]);
+        check(&["a\nlarge one\nb\nc\n"], 5, &["a\n", "large one\n", "b\nc\n"]);
+        check(&["large one\n", "large two\n"], 5, &["large one\n", "large two\n"]);
+        check(&["a\nb\n"], 0, &["a\n", "b\n"]);
+        check(&["mal", "formed", "\nb\n", "c"], 6, &["malformed\n", "b\nc\n"]);
+        let stdout = Destination::Sharded { path: "-".into(), shard_bytes: 1 };
+        assert!(DocumentSink::to(stdout, &[]).is_err());
+    }
+
+    fn directory(dir: &Path, to: OutputFormat, shard_bytes: Option<u64>) -> Destination {
+        Destination::Directory { dir: dir.to_owned(), roots: vec!["data".into()], to, shard_bytes }
+    }
+
+    #[test]
+    fn each_input_has_its_output() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = DocumentSink::to(directory(dir.path(), OutputFormat::JsonlZst, None), &[]).unwrap();
+        for (origin, lines) in [
+            ("data/en/a.jsonl.gz", "1\n"),
+            ("data/en/a.jsonl.gz", "2\n"),
+            ("data/b.txt", "3\n"),
+            ("../c.warc", ""),
+        ] {
+            sink.begin_block(&origin.into()).unwrap();
+            sink.keep(lines.as_bytes()).unwrap();
+        }
+        assert_eq!(files(dir.path()).iter().filter(|(name, _)| !name.contains(".tmp")).count(), 2);
+        let error = sink.begin_block(&"elsewhere/b.jsonl".into()).unwrap_err().to_string();
+        let path = dir.path().join("b.jsonl.zst");
+        assert_eq!(
+            error,
+            format!("data/b.txt and elsewhere/b.jsonl would both be written to {}", path.display())
+        );
+        sink.finish().unwrap();
+        let found = files(dir.path());
+        assert_eq!(
+            pairs(&found),
+            [("b.jsonl.zst", "3\n"), ("c.jsonl.zst", ""), ("en/a.jsonl.zst", "1\n2\n")]
+        );
+        // An input in the output directory is not replaced.
+        let input = dir.path().join("in.jsonl");
+        crate::write_atomically(&input, b"{}\n").unwrap();
+        let mut sink = DocumentSink::to(directory(dir.path(), OutputFormat::Jsonl, None), &[]).unwrap();
+        let error = sink.begin_block(&input.to_str().unwrap().into()).unwrap_err().to_string();
+        assert!(error.ends_with("is an input: writing it would replace what is being read"), "{error}");
+    }
+
+    #[test]
+    fn dolma_has_a_row_for_each_document() {
+        let dropped = Dropped { reason: "too_few".into(), proof: vec![] };
+        let codec = Records::new("text", "id").unwrap();
+        let parse = |line: &'static str| {
+            let record = Record { bytes: line.as_bytes(), origin: "in", offset: 0, ordinal: 4, format: 0 };
+            let Ok(Parsed::Document(doc)) = codec.parse(record) else { panic!("no document") };
+            doc
+        };
+        let run = |shard_bytes| {
+            let dir = tempfile::tempdir().unwrap();
+            let stages = ["clean".to_owned(), "dedup".to_owned()];
+            let mut sink =
+                DocumentSink::to(directory(dir.path(), OutputFormat::Dolma, shard_bytes), &stages).unwrap();
+            sink.begin_block(&"data/x/in.jsonl".into()).unwrap();
+            sink.keep(b"{\"text\":\"t\",\"id\":\"k\\\"1\"}\n{\"id\":2,\"text\":\"\"}\n").unwrap();
+            sink.dropped(0, &parse("{\"id\":\"d\",\"text\":\"\u{e9}\u{1f600}\\n\"}"), &dropped).unwrap();
+            let mut edited = parse(r#"{"id":"e","text":"old"}"#);
+            edited.set_text("newer".to_owned());
+            sink.dropped(1, &edited, &dropped).unwrap();
+            sink.keep(b"{\"id\":\"z\",\"text\":\"\"}\n").unwrap();
+            sink.finish().unwrap();
+            files(dir.path())
+        };
+        let documents = concat!(
+            "{\"text\":\"t\",\"id\":\"k\\\"1\"}\n{\"id\":2,\"text\":\"\"}\n",
+            "{\"id\":\"d\",\"text\":\"\u{e9}\u{1f600}\\n\"}\n{\"id\":\"e\",\"text\":\"newer\"}\n",
+            "{\"id\":\"z\",\"text\":\"\"}\n"
+        );
+        let attributes = concat!(
+            "{\"id\":\"k\\\"1\",\"attributes\":{}}\n{\"id\":\"2\",\"attributes\":{}}\n",
+            "{\"id\":\"d\",\"attributes\":{\"curate__clean__too_few\":[[0,3,1.0]]}}\n",
+            "{\"id\":\"e\",\"attributes\":{\"curate__dedup__too_few\":[[0,5,1.0]]}}\n",
+            "{\"id\":\"z\",\"attributes\":{}}\n"
+        );
+        let whole = run(None);
+        assert_eq!(
+            pairs(&whole),
+            [("attributes/curate/x/in.jsonl.gz", attributes), ("documents/x/in.jsonl.gz", documents)]
+        );
+        for shard_bytes in [1, 24, 30, 60, 1000] {
+            let shards = run(Some(shard_bytes));
+            let of = |part: &str| -> Vec<String> {
+                shards
+                    .iter()
+                    .filter(|(name, _)| name.starts_with(part))
+                    .map(|(_, text)| text.clone())
+                    .collect()
+            };
+            let (rows, docs) = (of("attributes"), of("documents"));
+            let lines = |texts: &[String]| texts.iter().map(|t| t.lines().count()).collect::<Vec<_>>();
+            assert_eq!(lines(&rows), lines(&docs), "shards of {shard_bytes} bytes");
+            assert_eq!((rows.concat().as_str(), docs.concat().as_str()), (attributes, documents));
+        }
+    }
+
+    #[test]
+    fn tables_are_written_for_names_that_ask_for_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = "{\"id\":\"a\",\"text\":\"x\"}\n{\"id\":\"b\",\"text\":\"y\"}\n";
+        let path = dir.path().join("k.parquet");
+        let single = Destination::Stream(Some(path.clone()));
+        let shards = Destination::Sharded { path: dir.path().join("s.parquet"), shard_bytes: 1 };
+        let per_input = directory(dir.path(), OutputFormat::Parquet, None);
+        for destination in [single, shards, per_input] {
+            let mut sink = DocumentSink::to(destination, &[]).unwrap();
+            sink.begin_block(&"data/in.csv".into()).unwrap();
+            sink.keep(lines.as_bytes()).unwrap();
+            sink.finish().unwrap();
+        }
+        let rows = |name: &str| {
+            crate::tables::tests::parquet_found(&fs::read(dir.path().join(name)).unwrap()).rows.join("\n")
+                + "\n"
+        };
+        assert_eq!(rows("k.parquet"), lines);
+        assert_eq!(rows("in.parquet"), lines);
+        assert_eq!(rows("s-00000.parquet") + &rows("s-00001.parquet"), lines);
     }
 }

@@ -45,7 +45,9 @@ use arrow_ipc::reader::StreamDecoder;
 use arrow_json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Schema, TimeUnit};
 use curate_core::{Block, Error, Malformed};
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 use parquet::basic::LogicalType;
 use sonic_rs::LazyValue;
 
@@ -63,7 +65,7 @@ const MAX_BATCH_ROWS: i64 = 1024;
 const READ_BYTES: usize = 256 << 10;
 /// Records of a piece, however short they are.
 const CHUNK_RECORDS: usize = 1 << 16;
-/// The first bytes of an Arrow IPC file: the magic and padding. What follows is an Arrow IPC stream.
+/// The first word of an Arrow IPC file: the magic and padding. What follows is an Arrow IPC stream.
 const ARROW_FILE_HEAD: [u8; 8] = *b"ARROW1\0\0";
 const BYTE_ORDER_MARK: [u8; 3] = *b"\xef\xbb\xbf";
 
@@ -235,7 +237,8 @@ impl From<parquet::errors::ParquetError> for Stop {
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+    let message =
+        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
     format!("the decoder gave up: {}", message.unwrap_or("no message"))
 }
 
@@ -334,10 +337,20 @@ fn parquet_rows(file: &File, rows: &mut Rows) -> Result<(), Stop> {
 }
 
 fn arrow_rows(mut reader: Box<dyn Read + Send>, rows: &mut Rows) -> Result<(), Stop> {
-    let mut head = Vec::new();
-    reader.by_ref().take(ARROW_FILE_HEAD.len() as u64).read_to_end(&mut head)?;
+    let mut word = || {
+        let mut word = Vec::new();
+        reader.by_ref().take(ARROW_FILE_HEAD.len() as u64).read_to_end(&mut word).map(|_| word)
+    };
+    let mut head = word()?;
     let is_file = head == ARROW_FILE_HEAD;
-    let mut buffer = Buffer::from_vec(if is_file { Vec::new() } else { head });
+    if is_file {
+        head = word()?;
+        // Some writers align the stream to more than a word.
+        while head == [0; ARROW_FILE_HEAD.len()] {
+            head = word()?;
+        }
+    }
+    let mut buffer = Buffer::from_vec(head);
     let mut decoder = StreamDecoder::new();
     let mut table = None;
     loop {
@@ -364,7 +377,9 @@ fn arrow_rows(mut reader: Box<dyn Read + Send>, rows: &mut Rows) -> Result<(), S
         }
         buffer = Buffer::from_vec(bytes);
     }
-    decoder.finish().map_err(|_| Stop::damaged("expected the rest of a record batch, found the end of the input"))
+    decoder
+        .finish()
+        .map_err(|_| Stop::damaged("expected the rest of a record batch, found the end of the input"))
 }
 
 /// What the columns of a table are, beyond their types.
@@ -588,7 +603,9 @@ impl Column<'_> {
         match &mut self.values {
             Values::Text(strings) => append_json_string(out, strings.value(row)),
             Values::Json(strings) | Values::Extra(strings) => append_json(out, strings.value(row)),
-            Values::Boolean(array) => out.extend_from_slice(if array.value(row) { b"true" } else { b"false" }),
+            Values::Boolean(array) => {
+                out.extend_from_slice(if array.value(row) { b"true" } else { b"false" })
+            }
             Values::Int32(array) => write!(out, "{}", array.value(row)).expect("memory takes all bytes"),
             Values::Int64(array) => write!(out, "{}", array.value(row)).expect("memory takes all bytes"),
             // The shortest decimal that is read back alike, always with a point or an exponent.
@@ -649,7 +666,9 @@ impl EncoderFactory for Forms {
             DataType::Binary => Box::new(Bytes(move |row| array.as_binary::<i32>().value(row))),
             DataType::LargeBinary => Box::new(Bytes(move |row| array.as_binary::<i64>().value(row))),
             DataType::BinaryView => Box::new(Bytes(move |row| array.as_binary_view().value(row))),
-            DataType::FixedSizeBinary(_) => Box::new(Bytes(move |row| array.as_fixed_size_binary().value(row))),
+            DataType::FixedSizeBinary(_) => {
+                Box::new(Bytes(move |row| array.as_fixed_size_binary().value(row)))
+            }
             DataType::Timestamp(unit, zone) => {
                 let zone = zone.is_some();
                 match unit {
@@ -751,7 +770,9 @@ fn separated_rows(mut reader: Box<dyn Read + Send>, delimiter: u8, rows: &mut Ro
     let mut head = Vec::new();
     reader.by_ref().take(BYTE_ORDER_MARK.len() as u64).read_to_end(&mut head)?;
     if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
-        return Err(Stop::damaged("expected UTF-8, found UTF-16: convert it, as with iconv -f UTF-16 -t UTF-8"));
+        return Err(Stop::damaged(
+            "expected UTF-8, found UTF-16: convert it, as with iconv -f UTF-16 -t UTF-8",
+        ));
     }
     let skipped = if head == BYTE_ORDER_MARK { BYTE_ORDER_MARK.len() } else { 0 };
     let whole = io::Cursor::new(head[skipped..].to_vec()).chain(reader);
@@ -815,4 +836,406 @@ fn string_fields<'r>(record: &'r csv::ByteRecord, names: &[Vec<u8>]) -> Result<V
         std::str::from_utf8(field).map_err(|_| format!("expected UTF-8 in field {name}; the row is left out"))
     };
     record.iter().zip(names).map(text).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::builder::{BinaryBuilder, ListBuilder, MapBuilder, StringBuilder};
+    use arrow_array::types::Int32Type;
+    use arrow_array::{
+        ArrayRef, Date32Array, DictionaryArray, Float64Array, Int64Array, NullArray, StructArray,
+        TimestampMillisecondArray, UInt8Array,
+    };
+    use arrow_ipc::CompressionType;
+    use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
+    use parquet::arrow::ArrowWriter;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a reader gives: its records, its damage and the error that it ends with.
+    #[derive(Debug, PartialEq, Default)]
+    pub(crate) struct Found {
+        pub(crate) rows: Vec<String>,
+        pub(crate) damage: Vec<Malformed>,
+        pub(crate) error: Option<String>,
+    }
+
+    pub(crate) fn read_all(mut reader: TableReader, options: &InputOptions) -> Found {
+        let mut found = Found::default();
+        let mut block = Block::default();
+        let mut offset = 0;
+        loop {
+            block.clear();
+            match reader.fill(&mut block, options) {
+                Ok(true) => {}
+                Ok(false) => return found,
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    found.error = Some(format!("{error}: {}", cause.unwrap_or_default()));
+                    assert!(!reader.fill(&mut block, options).unwrap(), "an error is the end");
+                    return found;
+                }
+            }
+            assert_eq!(block.first_record, found.rows.len() as u64);
+            assert_eq!(block.offset, offset);
+            offset += block.data.len() as u64;
+            for i in 0..block.records.len() {
+                let end = block.records[i].1;
+                assert_eq!(block.data[end], b'\n', "untouched rows leave in one piece");
+                found.rows.push(String::from_utf8(block.record(i).bytes.to_vec()).unwrap());
+            }
+            found.damage.append(&mut block.damage);
+        }
+    }
+
+    fn small_blocks(block_bytes: usize) -> InputOptions {
+        InputOptions { block_bytes, max_record_bytes: 1 << 20, ..InputOptions::default() }
+    }
+
+    fn file_of(bytes: &[u8]) -> File {
+        spooled(bytes).unwrap()
+    }
+
+    pub(crate) fn parquet_found(bytes: &[u8]) -> Found {
+        read_all(TableReader::parquet("t.parquet".into(), file_of(bytes)), &small_blocks(100))
+    }
+
+    fn arrow_found(bytes: &[u8]) -> Found {
+        let reader = Box::new(io::Cursor::new(bytes.to_vec()));
+        read_all(TableReader::arrow("t.arrow".into(), reader), &small_blocks(100))
+    }
+
+    fn separated(bytes: &[u8], delimiter: u8, block_bytes: usize) -> Found {
+        let reader = Box::new(io::Cursor::new(bytes.to_vec()));
+        let options = InputOptions { max_record_bytes: 1000, ..small_blocks(block_bytes) };
+        read_all(TableReader::separated("t.csv".into(), reader, delimiter), &options)
+    }
+
+    #[test]
+    fn rows_of_fields_become_objects() {
+        let check = |bytes: &[u8], expected: &[&str]| {
+            for block_bytes in [1, 30, 1 << 20] {
+                let found = separated(bytes, b',', block_bytes);
+                assert_eq!((found.error, found.damage), (None, vec![]));
+                assert_eq!(found.rows, expected, "{:?}", String::from_utf8_lossy(bytes));
+            }
+        };
+        check(b"", &[]);
+        check(b"text,id\n", &[]);
+        check(b"text\na", &[r#"{"text":"a"}"#]);
+        check(b"id,text\r\n1,a\r\n\r\n2,\r\n", &[r#"{"id":"1","text":"a"}"#, r#"{"id":"2","text":""}"#]);
+        check(b"\xef\xbb\xbfid,text\n1,\"a,\n\"\"b\"\"\"\n", &[r#"{"id":"1","text":"a,\n\"b\""}"#]);
+        check(
+            "\u{442},a\u{0}\n\u{4e2d},\u{1}".as_bytes(),
+            &["{\"\u{442}\":\"\u{4e2d}\",\"a\\u0000\":\"\\u0001\"}"],
+        );
+        check(b"a,a,,a_2,a\n1,2,3,4,5\n", &[r#"{"a":"1","a_3":"2","column_3":"3","a_2":"4","a_4":"5"}"#]);
+        let found = separated(b"id\ttext\n1\t\"a\tb\"\n2\tc,d\n", b'\t', 10);
+        assert_eq!(found.rows, [r#"{"id":"1","text":"a\tb"}"#, r#"{"id":"2","text":"c,d"}"#]);
+    }
+
+    #[test]
+    fn rows_with_a_wrong_number_of_fields_are_named_and_the_rest_is_read() {
+        let found = separated(b"id,text\n1,a\n2\n3,\"b\nc\"\n4,d,e\n5,\xff\n6,g\n", b',', 30);
+        let six = r#"{"id":"6","text":"g"}"#;
+        assert_eq!(found.error, None);
+        assert_eq!(found.rows, [r#"{"id":"1","text":"a"}"#, "", r#"{"id":"3","text":"b\nc"}"#, "", "", six]);
+        let places: Vec<_> = found.damage.iter().map(|m| (m.line, m.offset)).collect();
+        assert_eq!(places, [(3, 12), (6, 22), (7, 28)]);
+        assert_eq!(
+            found.damage[0].to_string(),
+            "t.csv:3 (byte 12): expected 2 fields as in the header, found 1; the row is left out"
+        );
+        assert!(found.damage[2].message.contains("expected UTF-8 in field \"text\""), "{}", found.damage[2]);
+    }
+
+    #[test]
+    fn an_open_quote_does_not_fill_the_memory() {
+        let mut bytes = b"id,text\n1,a\n2,\"".to_vec();
+        bytes.resize(4 << 20, b'x');
+        let found = separated(&bytes, b',', 30);
+        assert_eq!(found.rows, [r#"{"id":"1","text":"a"}"#]);
+        assert!(found.error.unwrap().contains("perhaps a quote is not closed"));
+        let mut long = b"id,text\n1,".to_vec();
+        long.resize(3000, b'x');
+        long.extend_from_slice(b"\n2,b\n");
+        let found = separated(&long, b',', 30);
+        assert_eq!(found.rows, ["", r#"{"id":"2","text":"b"}"#]);
+        assert!(found.damage[0].message.contains("longer than 1000"), "{}", found.damage[0]);
+        let utf16: Vec<u8> = "\u{feff}a,b\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(separated(&utf16, b',', 30).error.unwrap().contains("UTF-16"));
+    }
+
+    /// A batch with a column of every kind, and its rows.
+    fn every_kind() -> (RecordBatch, Vec<&'static str>) {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        lists.append_value([Some("x"), None]);
+        lists.append_null();
+        lists.append_value::<[Option<&str>; 0], _>([]);
+        let mut maps = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+        maps.keys().append_value("k");
+        maps.values().append_value("v\n");
+        for valid in [true, false, true] {
+            maps.append(valid).unwrap();
+        }
+        let mut binary = BinaryBuilder::new();
+        for bytes in [b"\x00\xff".as_slice(), b"", b"abc"] {
+            binary.append_value(bytes);
+        }
+        let json = Field::new("j", DataType::Utf8, true)
+            .with_metadata([("ARROW:extension:name".to_owned(), "arrow.json".to_owned())]);
+        let inner: ArrayRef = Arc::new(StringArray::from(vec!["{}", "[", "1"]));
+        let structs = StructArray::from(vec![(Arc::new(json.clone().with_name("in")), inner)]);
+        let strings = vec![Some("a\"\u{e9}"), None, Some("")];
+        let times = TimestampMillisecondArray::from(vec![Some(500), None, Some(i64::MAX)]);
+        let columns: Vec<(Field, ArrayRef)> = vec![
+            (Field::new("s", DataType::Utf8, true), Arc::new(StringArray::from(strings.clone()))),
+            (Field::new("l", DataType::LargeUtf8, true), Arc::new(LargeStringArray::from(strings.clone()))),
+            (Field::new("v", DataType::Utf8View, true), Arc::new(StringViewArray::from(strings))),
+            (
+                Field::new("i", DataType::Int64, true),
+                Arc::new(Int64Array::from(vec![Some(i64::MIN), None, Some(0)])),
+            ),
+            (Field::new("u", DataType::UInt8, true), Arc::new(UInt8Array::from(vec![255, 0, 1]))),
+            (
+                Field::new("f", DataType::Float64, true),
+                Arc::new(Float64Array::from(vec![1.0, f64::NAN, 1e-7])),
+            ),
+            (Field::new("b", DataType::Boolean, true), Arc::new(BooleanArray::from(vec![true, false, true]))),
+            (Field::new("n", DataType::Null, true), Arc::new(NullArray::new(3))),
+            (
+                Field::new("d", DataType::Date32, true),
+                Arc::new(Date32Array::from(vec![Some(0), None, Some(19_000)])),
+            ),
+            (Field::new("t", times.data_type().clone(), true), Arc::new(times.clone())),
+            (
+                Field::new(
+                    "z",
+                    DataType::Timestamp(TimeUnit::Millisecond, Some("Europe/Paris".into())),
+                    true,
+                ),
+                Arc::new(times.with_timezone("Europe/Paris")),
+            ),
+            (
+                Field::new(
+                    "c",
+                    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
+                    true,
+                ),
+                Arc::new(
+                    vec![Some("p"), None, Some("p")].into_iter().collect::<DictionaryArray<Int32Type>>(),
+                ),
+            ),
+            (json, Arc::new(StringArray::from(vec![" {\"a\":\n1} ", "not json", "null"]))),
+            (Field::new("st", structs.data_type().clone(), true), Arc::new(structs)),
+        ];
+        let (fields, mut arrays): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
+        let mut fields = fields;
+        for (name, array) in [
+            ("li", Arc::new(lists.finish()) as ArrayRef),
+            ("m", Arc::new(maps.finish())),
+            ("x", Arc::new(binary.finish())),
+        ] {
+            fields.push(Field::new(name, array.data_type().clone(), true));
+            arrays.push(array);
+        }
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
+        let rows = vec![
+            concat!(
+                r#"{"s":"a\"é","l":"a\"é","v":"a\"é","i":-9223372036854775808,"u":255,"f":1.0,"b":true,"#,
+                r#""d":"1970-01-01","t":"1970-01-01T00:00:00.500","z":"1970-01-01T00:00:00.500Z","c":"p","#,
+                r#""j":{"a": 1},"st":{"in":{}},"li":["x",null],"m":{"k":"v\n"},"x":"AP8="}"#
+            ),
+            r#"{"u":0,"b":false,"j":"not json","st":{"in":"["},"x":""}"#,
+            concat!(
+                r#"{"s":"","l":"","v":"","i":0,"u":1,"f":1e-7,"b":true,"d":"2022-01-08","t":null,"z":null,"#,
+                r#""c":"p","j":null,"st":{"in":1},"li":[],"m":{},"x":"YWJj"}"#
+            ),
+        ];
+        (batch, rows)
+    }
+
+    fn arrow_stream(batch: &RecordBatch, times: usize, compression: Option<CompressionType>) -> Vec<u8> {
+        let options = IpcWriteOptions::default().try_with_compression(compression).unwrap();
+        let mut writer = StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+        (0..times).for_each(|_| writer.write(batch).unwrap());
+        writer.into_inner().unwrap()
+    }
+
+    fn arrow_file(batch: &RecordBatch, times: usize) -> Vec<u8> {
+        let mut writer = FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+        (0..times).for_each(|_| writer.write(batch).unwrap());
+        writer.into_inner().unwrap()
+    }
+
+    fn parquet_file(batch: &RecordBatch, times: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+        for _ in 0..times {
+            writer.write(batch).unwrap();
+            writer.flush().unwrap();
+        }
+        writer.close().unwrap();
+        bytes
+    }
+
+    #[test]
+    fn arrow_files_and_streams_are_read_alike() {
+        let (batch, rows) = every_kind();
+        let twice = [rows.clone(), rows].concat();
+        let check = |bytes: &[u8]| {
+            let found = arrow_found(bytes);
+            assert_eq!((found.error, found.damage), (None, vec![]));
+            assert_eq!(found.rows, twice);
+        };
+        check(&arrow_file(&batch, 2));
+        check(&arrow_stream(&batch, 2, None));
+        check(&arrow_stream(&batch, 2, Some(CompressionType::LZ4_FRAME)));
+        check(&arrow_stream(&batch, 2, Some(CompressionType::ZSTD)));
+        check(&[arrow_stream(&batch, 1, None), arrow_stream(&batch, 1, None)].concat());
+        assert_eq!(arrow_found(b""), Found::default());
+    }
+
+    #[test]
+    fn a_cut_arrow_stream_gives_what_came_before() {
+        let (batch, rows) = every_kind();
+        for whole in [arrow_file(&batch, 2), arrow_stream(&batch, 2, None)] {
+            let one = arrow_stream(&batch, 1, None).len();
+            let found = arrow_found(&whole[..one + 200]);
+            assert_eq!(found.rows, rows);
+            assert!(found.error.unwrap().contains("the rest of a record batch"));
+        }
+    }
+
+    #[test]
+    fn parquet_rows_are_those_of_arrow() {
+        let (batch, rows) = every_kind();
+        let found = parquet_found(&parquet_file(&batch, 3));
+        assert_eq!((found.error, found.damage), (None, vec![]));
+        assert_eq!(found.rows, [rows.clone(), rows.clone(), rows].concat());
+    }
+
+    #[test]
+    fn a_damaged_parquet_file_gives_what_can_be_read() {
+        let (batch, rows) = every_kind();
+        let whole = parquet_file(&batch, 2);
+        let found = parquet_found(&whole[..whole.len() / 2]);
+        assert!(found.rows.is_empty());
+        let error = found.error.unwrap();
+        assert!(error.starts_with("cannot read t.parquet: expected a Parquet file"), "{error}");
+        assert!(error.contains("fetch it again"), "{error}");
+        // A fault in the second row group leaves the first.
+        let second = ArrowReaderMetadata::load(&file_of(&whole), ArrowReaderOptions::new()).unwrap();
+        let start = second.metadata().row_group(1).column(0).byte_range().0 as usize;
+        let mut damaged = whole;
+        damaged[start..start + 40].fill(0xff);
+        let found = parquet_found(&damaged);
+        assert_eq!(found.rows, rows);
+        assert!(found.error.is_some());
+    }
+
+    #[test]
+    fn a_spooled_input_is_read_from_its_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        let mut file = crate::AtomicFile::create(&path).unwrap();
+        file.write_all(b"PAR1 is here").unwrap();
+        file.commit().unwrap();
+        let read = |path: Option<&Path>, magic: &[u8]| {
+            let mut text = String::new();
+            seekable(path, magic, b"spooled".as_slice()).unwrap().read_to_string(&mut text).unwrap();
+            text
+        };
+        assert_eq!(read(Some(&path), b"PAR1"), "PAR1 is here");
+        assert_eq!(read(Some(&path), b"ARROW"), "spooled");
+        assert_eq!(read(None, b"PAR1"), "spooled");
+    }
+
+    #[test]
+    fn inputs_read_tables_compressed_or_not() {
+        use curate_core::Source;
+
+        let (batch, rows) = every_kind();
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| {
+            let mut output = crate::Output::create(Some(&dir.path().join(name))).unwrap();
+            output.write_all(bytes).unwrap();
+            output.finish().unwrap();
+        };
+        put("a.parquet", &parquet_file(&batch, 1));
+        put("b.parquet.gz", &parquet_file(&batch, 1));
+        put("c.arrow", &arrow_file(&batch, 1));
+        put("d.arrows.zst", &arrow_stream(&batch, 1, None));
+        put("e.csv", b"id,text\n1,a\n2\n");
+        put("f.tsv.gz", b"id\ttext\n1\ta\n");
+        put("g.parquet", b"PAR1 cut");
+        let (mut inputs, _) = crate::resolve(&[dir.path().to_owned()], None).unwrap();
+        let mut found: Vec<(String, String)> = Vec::new();
+        let mut damage = Vec::new();
+        let mut block = Block::default();
+        while inputs.fill(&mut block).unwrap() {
+            let name = block.origin.rsplit('/').next().unwrap_or_default().to_owned();
+            for i in 0..block.records.len() {
+                found.push((name.clone(), String::from_utf8(block.record(i).bytes.to_vec()).unwrap()));
+            }
+            damage.append(&mut block.damage);
+            block.clear();
+        }
+        let of = |name: &str| -> Vec<&str> {
+            found.iter().filter(|(from, _)| from == name).map(|(_, row)| row.as_str()).collect()
+        };
+        for name in ["a.parquet", "b.parquet.gz", "c.arrow", "d.arrows.zst"] {
+            assert_eq!(of(name), rows, "{name}");
+        }
+        assert_eq!(of("e.csv"), [r#"{"id":"1","text":"a"}"#, ""]);
+        assert_eq!(of("f.tsv.gz"), [r#"{"id":"1","text":"a"}"#]);
+        assert_eq!((found.len(), damage.len()), (15, 2));
+        assert!(damage[1].file.ends_with("g.parquet") && damage[1].message.contains("fetch it again"));
+    }
+
+    #[test]
+    fn a_reader_that_is_dropped_stops_its_thread() {
+        let endless = b"text\n".chain(io::repeat(b'x').take(u64::MAX)).chain(io::empty());
+        let mut reader = TableReader::separated("e".into(), Box::new(endless), b',');
+        let options = InputOptions { max_record_bytes: 1 << 10, ..InputOptions::default() };
+        assert!(reader.fill(&mut Block::default(), &options).is_err());
+        drop(reader);
+    }
+
+    #[test]
+    fn base64_is_that_of_the_standard() {
+        for (bytes, expected) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
+            let mut out = Vec::new();
+            append_base64(&mut out, bytes.as_bytes());
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn random_bytes_end_in_an_error_or_nothing(
+            bytes in prop::collection::vec(any::<u8>(), 0..400), at in any::<prop::sample::Index>(), cut: bool
+        ) {
+            for magic in [b"PAR1".as_slice(), b"ARROW1\0\0", b"\xff\xff\xff\xff\x10\0\0\0", b""] {
+                let bytes = [magic, &bytes, if magic == b"PAR1" { magic } else { b"" }].concat();
+                parquet_found(&bytes);
+                arrow_found(&bytes);
+                separated(&bytes, b',', 50);
+            }
+            // Real files with one byte changed, or cut.
+            let (batch, _) = every_kind();
+            for mut whole in [parquet_file(&batch, 1), arrow_stream(&batch, 1, None), arrow_file(&batch, 1)] {
+                let at = at.index(whole.len());
+                if cut { whole.truncate(at) } else { whole[at] ^= bytes.first().copied().unwrap_or(1) | 1 };
+                if whole.starts_with(b"PAR1") { parquet_found(&whole) } else { arrow_found(&whole) };
+            }
+        }
+    }
 }
