@@ -56,8 +56,8 @@ fn every_message_can_be_json() {
     assert_eq!(curate(["read", "--log", "json", "-q"], line("a", "x")).ok().stderr, "");
 }
 
-/// Starts `curate ARGS`, gives it a first line and keeps its stdin open, sends it a signal, and returns how it ended.
-fn interrupt(args: &[&str], signal: i32) -> (Option<i32>, String) {
+/// Starts `curate ARGS`, writes `begin` to its stdin and keeps that open, sends it a signal, and returns how it ended.
+fn interrupt(args: &[&str], begin: &str, signal: i32) -> (Option<i32>, String) {
     let mut child = Command::new(CURATE)
         .args(args)
         .stdin(Stdio::piped())
@@ -66,23 +66,29 @@ fn interrupt(args: &[&str], signal: i32) -> (Option<i32>, String) {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(line("a", "still waiting for more").as_bytes()).unwrap();
+    stdin.write_all(begin.as_bytes()).unwrap();
     // Long enough for the process to have begun; too short only tests less.
     sleep(Duration::from_millis(300));
     let start = Instant::now();
     let sent = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
     assert!(sent.success());
     let output = child.wait_with_output().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(4), "it did not end by itself");
+    assert!(start.elapsed() < Duration::from_secs(2), "it did not end by itself");
     drop(stdin);
     (output.status.signal(), String::from_utf8(output.stderr).unwrap())
 }
 
 #[test]
 fn a_signal_ends_even_a_command_that_waits_for_input() {
+    let begin = line("a", "still waiting for more");
+    let dir = Scratch::new();
+    let shards = dir.path("shards");
     for (signal, name) in [(2, "SIGINT"), (15, "SIGTERM")] {
-        let (ended_by, stderr) = interrupt(&["stats"], signal);
+        let (ended_by, stderr) = interrupt(&["stats"], &begin, signal);
         assert_eq!((ended_by, stderr), (Some(signal), format!("error: interrupted by {name}\n")));
+        let (ended_by, stderr) = interrupt(&["pack", "-o", shards.to_str().unwrap()], "", signal);
+        assert_eq!(ended_by, Some(signal), "{stderr}");
+        assert!(stderr.contains(&format!("caused by: interrupted by {name}\n")), "{stderr}");
     }
 }
 

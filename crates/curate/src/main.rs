@@ -25,7 +25,8 @@ fn main() -> ExitCode {
     signals::install();
     let (exit, signal) = match commands::execute(cli) {
         Ok(exit) => (exit, None),
-        Err(failure) => (ui::report_failure(&failure), failure.signal()),
+        // Whatever failed after a signal failed because of it: the other stages of a pipe get it too.
+        Err(failure) => (ui::report_failure(&failure), signals::requested()),
     };
     if let Some(signal) = signal {
         signals::end_by(signal);

@@ -17,7 +17,7 @@ pub(crate) struct Scan<'s> {
     pub(crate) codec: Records,
     pub(crate) threads: Option<u16>,
     pub(crate) on_error: OnError,
-    pub(crate) voice: &'s VoiceOptions,
+    pub(crate) voice: VoiceOptions,
 }
 
 impl<'s> Scan<'s> {
@@ -31,7 +31,7 @@ impl<'s> Scan<'s> {
             codec: chain.codec()?,
             threads: stream.threads,
             on_error: stream.on_error.into(),
-            voice: &stream.voice,
+            voice: stream.voice.clone(),
         })
     }
 

@@ -3,8 +3,9 @@
 //! A run that is asked to end fails with [`Interrupted`]; unfinished files remove themselves on the way out, and
 //! `main` lets the process end by the signal itself, so that a shell sees what it expects (status 130 or 143).
 
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use signal_hook::low_level::emulate_default_handler;
 static REQUESTED: AtomicI32 = AtomicI32::new(0);
 
 /// How long a run may take to end by itself. One that is stuck in a write to a pipe that nobody reads would not.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(3);
 
 /// How often a wait for input looks whether a signal has come.
 const POLL: Duration = Duration::from_millis(50);
@@ -110,7 +111,8 @@ impl Source for Watched {
             match self.filled.recv_timeout(POLL) {
                 Ok((filled, outcome)) => {
                     *block = filled;
-                    return outcome;
+                    // The end may be that of a stage before us which the same signal has ended: no whole input.
+                    return outcome.and_then(|more| check().map(|()| more));
                 }
                 Err(RecvTimeoutError::Timeout) => check()?,
                 Err(RecvTimeoutError::Disconnected) => {
@@ -118,6 +120,56 @@ impl Source for Watched {
                 }
             }
         }
+    }
+}
+
+/// The same for plain bytes.
+pub(crate) struct WatchedRead {
+    chunks: Receiver<io::Result<Vec<u8>>>,
+    chunk: io::Cursor<Vec<u8>>,
+}
+
+impl WatchedRead {
+    const CHUNK_BYTES: u64 = 1 << 20;
+    const CHUNKS_AHEAD: usize = 2;
+
+    pub(crate) fn new(mut inner: impl Read + Send + 'static) -> Self {
+        let (give, chunks) = sync_channel(Self::CHUNKS_AHEAD);
+        thread::spawn(move || {
+            loop {
+                let mut chunk = Vec::new();
+                let read = inner.by_ref().take(Self::CHUNK_BYTES).read_to_end(&mut chunk);
+                let is_last = !matches!(read, Ok(1..));
+                if give.send(read.map(|_| chunk)).is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Self { chunks, chunk: io::Cursor::default() }
+    }
+
+    /// The next bytes; none at the end.
+    fn next(&self) -> io::Result<Vec<u8>> {
+        loop {
+            if let Some(signal) = requested() {
+                return Err(io::Error::other(Interrupted { signal }));
+            }
+            match self.chunks.recv_timeout(POLL) {
+                Ok(chunk) => return chunk,
+                Err(RecvTimeoutError::Timeout) => {}
+                // The thread ends after the last chunk.
+                Err(RecvTimeoutError::Disconnected) => return Ok(Vec::new()),
+            }
+        }
+    }
+}
+
+impl Read for WatchedRead {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.chunk.position() == self.chunk.get_ref().len() as u64 {
+            self.chunk = io::Cursor::new(self.next()?);
+        }
+        self.chunk.read(buf)
     }
 }
 
@@ -154,6 +206,16 @@ mod tests {
     fn a_source_that_panics_fails_instead_of_hanging() {
         let error = Watched::new(Numbers { left: 13 }).fill(&mut Block::default()).unwrap_err();
         assert!(matches!(error, Error::Panicked { .. }), "{error}");
+    }
+
+    #[test]
+    fn watched_bytes_are_the_inner_ones() {
+        for n in [0, 1, 1 << 20, (5 << 20) + 7] {
+            let bytes: Vec<u8> = (0..n).map(|i: u32| (i % 251) as u8).collect();
+            let mut read = Vec::new();
+            WatchedRead::new(io::Cursor::new(bytes.clone())).read_to_end(&mut read).unwrap();
+            assert!(read == bytes, "{n} bytes");
+        }
     }
 
     #[test]

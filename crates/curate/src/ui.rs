@@ -1,8 +1,6 @@
 //! The only module that prints. stdout is data, and only [`print`] writes it; the rest goes to stderr: as text, or
 //! with `--log json` as one JSON object a line.
 
-#![allow(clippy::print_stderr)]
-
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,21 +35,26 @@ fn is_json() -> bool {
     IS_JSON.load(Ordering::Relaxed)
 }
 
+/// Writes a line to stderr. If nobody reads it there is nobody to tell either.
+fn line(text: &str) {
+    let _ = writeln!(stderr().lock(), "{text}");
+}
+
 /// Prints a failure as `error`, its causes and a `hint`; a closed pipe is silent success.
 pub(crate) fn report_failure(failure: &Failure) -> Exit {
     if failure.is_closed_pipe() {
         return Exit::Done;
     }
     if is_json() {
-        eprintln!("{}", failure_json(failure));
+        line(&failure_json(failure).to_string());
         return failure.exit;
     }
-    eprintln!("error: {}", failure.error);
+    line(&format!("error: {}", failure.error));
     for cause in causes(failure) {
-        eprintln!("caused by: {cause}");
+        line(&format!("caused by: {cause}"));
     }
     if let Some(hint) = &failure.hint {
-        eprintln!("hint: {hint}");
+        line(&format!("hint: {hint}"));
     }
     failure.exit
 }
@@ -80,8 +83,8 @@ fn failure_json(failure: &Failure) -> Value {
 /// Says something that the user should know although the work goes on.
 pub(crate) fn warn(message: &str) {
     match is_json() {
-        true => eprintln!("{}", json!({ "level": "warning", "message": message })),
-        false => eprintln!("warning: {message}"),
+        true => line(&json!({ "level": "warning", "message": message }).to_string()),
+        false => line(&format!("warning: {message}")),
     }
 }
 
@@ -95,8 +98,8 @@ pub(crate) fn print(text: &str) -> Result<()> {
 /// Prints a finished report: its table, or the same facts as the event `summary`.
 pub(crate) fn summary(table: &str, report: &Value) {
     match is_json() {
-        true => eprintln!("{}", summary_json(report)),
-        false => eprintln!("{table}"),
+        true => line(&summary_json(report).to_string()),
+        false => line(table),
     }
 }
 
@@ -139,9 +142,11 @@ impl ProgressLine {
             let bar = bar(label, progress.total_bytes());
             let stop = Arc::clone(&done);
             let drawer = thread::spawn(move || {
+                // What is done before the first look needs no line.
+                thread::park_timeout(REDRAW);
                 while !stop.load(Ordering::Relaxed) {
                     bar.set_position(progress.read_bytes());
-                    thread::sleep(REDRAW);
+                    thread::park_timeout(REDRAW);
                 }
                 bar.finish_and_clear();
             });
@@ -154,6 +159,7 @@ impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.done.store(true, Ordering::Relaxed);
         if let Some(drawer) = self.drawer.take() {
+            drawer.thread().unpark();
             // A drawer that panicked has only spoiled its own line.
             let _ = drawer.join();
         }

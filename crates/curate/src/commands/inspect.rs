@@ -15,7 +15,7 @@ use crate::failure::{Exit, Failure, Result};
 use crate::scan::Scan;
 use crate::summary::{bytes, thousands};
 use crate::terminal::{self, printable, shortened, text_columns, wrap};
-use crate::ui;
+use crate::ui::{self, ProgressWhen};
 
 /// Show documents, or what a shard set holds, for people to read
 ///
@@ -80,7 +80,11 @@ pub(crate) fn execute(command: &InspectCommand) -> Result<Exit> {
 // Documents of any input.
 
 fn inspect_documents(command: &InspectCommand) -> Result<Exit> {
-    let scan = Scan::of("inspect", &command.stream)?;
+    let mut scan = Scan::of("inspect", &command.stream)?;
+    if scan.voice.progress == ProgressWhen::Auto {
+        // It would stand between the documents.
+        scan.voice.progress = ProgressWhen::Never;
+    }
     let mut viewer = Viewer {
         command,
         codec: scan.codec.clone(),

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::chain::parameters;
 use crate::cli::VoiceOptions;
 use crate::failure::{Exit, Failure, Result};
-use crate::signals;
+use crate::signals::{self, WatchedRead};
 use crate::summary::{Extra, bytes, thousands};
 use crate::ui;
 use crate::usage::usage;
@@ -209,7 +209,7 @@ fn pack_stream(
 
 fn open(path: &Path) -> Result<Box<dyn Read>> {
     if path.as_os_str() == "-" {
-        return Ok(Box::new(io::stdin().lock()));
+        return Ok(Box::new(WatchedRead::new(io::stdin())));
     }
     match File::open(path) {
         Ok(file) => Ok(Box::new(io::BufReader::with_capacity(1 << 20, file))),

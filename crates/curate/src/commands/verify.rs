@@ -209,7 +209,7 @@ fn verify_documents(path: &Path, command: &VerifyCommand) -> Result<Sound> {
         codec: Records::new(&command.text_field, &command.id_field)?,
         threads: command.threads,
         on_error: OnError::Skip,
-        voice: &command.voice,
+        voice: command.voice.clone(),
     };
     let report = scan.run(ParseOnly, &mut NoGate)?;
     match fault(&report) {
