@@ -31,13 +31,7 @@ pub struct InputOptions {
 
 impl Default for InputOptions {
     fn default() -> Self {
-        Self {
-            format: None,
-            block_bytes: 256 << 10,
-            max_record_bytes: 1 << 30,
-            split: TextSplit::Whole,
-            max_expansion: 1000,
-        }
+        Self { format: None, block_bytes: 256 << 10, max_record_bytes: 1 << 30, split: TextSplit::Whole, max_expansion: 1000 }
     }
 }
 
@@ -98,8 +92,7 @@ pub fn resolve(paths: &[PathBuf], format: Option<Format>) -> Result<(Inputs, Vec
             }
         } else {
             // A name that tells nothing is read as JSON Lines: a wrong guess is reported line by line.
-            let format =
-                format.or_else(|| Format::of_name(&path.to_string_lossy())).unwrap_or(Format::JsonLines);
+            let format = format.or_else(|| Format::of_name(&path.to_string_lossy())).unwrap_or(Format::JsonLines);
             files.push(InputFile { path: Some(path.clone()), format });
         }
     }
