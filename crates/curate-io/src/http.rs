@@ -53,7 +53,7 @@ impl<'a> Response<'a> {
         // Content encodings are applied before those of the transfer, so they are undone after them.
         let mut encodings = tokens(self.headers, "content-encoding");
         encodings.extend(tokens(self.headers, "transfer-encoding"));
-        let limit = self.body.len().saturating_mul(EXPANSION_MAX).min(BODY_MAX).max(BODY_FREE);
+        let limit = self.body.len().saturating_mul(EXPANSION_MAX).clamp(BODY_FREE, BODY_MAX);
         for encoding in encodings.iter().rev().take(ENCODINGS_MAX) {
             body.undo(encoding, limit)?;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use curate_core::{Codec, Parsed};
@@ -210,6 +210,19 @@ fn arc_archives() {
     assert!(found.damage[0].1.contains("found `-1`"), "{:?}", found.damage);
 }
 
+#[test]
+fn inputs_are_known_for_archives_by_their_first_bytes() {
+    let warc = warc_record("WARC-Type: x\r\n", "one");
+    for (bytes, format, records) in [(warc.as_str(), Format::Warc, 1), (ARC_HEAD, Format::Arc, 1)] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes.as_bytes()).unwrap();
+        let (mut inputs, _) = crate::input::resolve(&[file.path().to_owned()], None).unwrap();
+        let mut block = Block::default();
+        assert!(curate_core::Source::fill(&mut inputs, &mut block).unwrap());
+        assert_eq!((block.format, block.records.len(), &block.damage), (format.tag(), records, &vec![]));
+    }
+}
+
 /// What the codec makes of one record: `ID|TEXT|FIELDS`, `set aside: REASON` or `malformed: MESSAGE`.
 fn parsed(bytes: &[u8], format: Format) -> String {
     let codec = Records::new("text", "id").unwrap().with_extractor(std::sync::Arc::new(StripTags));
@@ -393,7 +406,8 @@ proptest! {
         contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..9), block_bytes in 1..2000usize
     ) {
         let mut archive = ARC_HEAD.as_bytes().to_vec();
-        let mut ranges = vec![0..archive.len()];
+        let mut ranges = Vec::new();
+        ranges.push(0..archive.len());
         for content in contents {
             archive.push(b'\n');
             let start = archive.len();
