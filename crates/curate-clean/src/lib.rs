@@ -1,4 +1,4 @@
-//! Is this text worth keeping? Normalising, statistics, rules.
+//! Is this text worth keeping? Main text of pages, normalising, statistics, rules.
 //!
 //! Statistics first, policy second: one pass over a text computes named numbers ([`statistics`] lists them), and a
 //! [`Recipe`] is a list of rules that are expressions over the names (`stop_words_distinct < 2`). [`Cleaner`] is
@@ -8,6 +8,7 @@
 //! Published filters with the same thresholds differ in what they count, so a recipe names the implementation that
 //! it pins and the words it is computed on. Nothing here reads a file, a clock or the environment.
 
+mod extract;
 mod clean;
 mod normalise;
 mod mojibake;
@@ -22,6 +23,7 @@ mod error;
 pub use clean::{CleanScratch, Cleaner, EMPTY, RuleOutcome};
 pub use error::{Error, Result};
 pub use expr::{Expression, ExpressionError, Problem};
+pub use extract::{EXTRACT_THREAD, Engine, ExtractOptions, MainText, PageExtractor, PageText, UnknownEngine};
 pub use normalise::{Changes, Normaliser};
 pub use recipe::{Recipe, Rule};
 pub use stats::{Measurements, Measurer, StatisticInfo, statistics};
