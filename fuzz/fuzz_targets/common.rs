@@ -35,7 +35,7 @@ impl Extractor for Whole {
 }
 
 /// Reads `bytes` as an input of `format`, or of what they look like: every record is kept, set aside or malformed.
-pub fn read(format: Option<Format>, bytes: &[u8]) {
+pub(crate) fn read(format: Option<Format>, bytes: &[u8]) {
     for block_bytes in [64, 1 << 16] {
         let options = InputOptions { format, block_bytes, max_record_bytes: 1 << 20, ..InputOptions::default() };
         let file = InputFile::in_memory("fuzz", bytes.into());

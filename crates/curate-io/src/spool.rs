@@ -12,7 +12,7 @@ use std::sync::Arc;
 use curate_core::{Block, Document, Dropped, Error, Malformed, Sink, Source};
 use serde::{Deserialize, Serialize};
 
-use crate::decompress::decompressed;
+use crate::decompress::decompressed_within;
 use crate::error::IoError;
 use crate::format::Format;
 use crate::input::Progress;
@@ -132,7 +132,7 @@ impl OpenSpool {
     fn new(path: &Path, runs: Vec<Run>) -> curate_core::Result<Self> {
         let name = path.display().to_string();
         let file = File::open(path).map_err(|e| Error::from(IoError::file("open", path, e)))?;
-        let reader = decompressed(Box::new(file)).map_err(|e| read_error(&name, e))?;
+        let reader = decompressed_within(Box::new(file), 0).map_err(|e| read_error(&name, e))?;
         let origin = Arc::from("");
         Ok(Self { name, reader, runs: runs.into_iter(), origin, left: 0, records: 0, carry: Vec::new() })
     }
@@ -175,7 +175,7 @@ impl OpenSpool {
 /// Appends the decompressed content of the file at `path` to `output`.
 pub fn copy_decompressed(path: &Path, output: &mut Output) -> curate_core::Result<()> {
     let failed = |e| Error::from(IoError::file("read", path, e));
-    let mut reader = decompressed(Box::new(File::open(path).map_err(failed)?)).map_err(failed)?;
+    let mut reader = decompressed_within(Box::new(File::open(path).map_err(failed)?), 0).map_err(failed)?;
     let mut chunk = vec![0; 256 << 10];
     loop {
         match reader.read(&mut chunk).map_err(failed)? {

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use curate_clean::Cleaner;
-use curate_core::{Block, Report, RunOptions, Sink, Source, Stage};
+use curate_core::{Report, RunOptions, Sink, Source, Stage};
 use curate_dedup::{DedupGate, DedupMapper};
 use curate_io::{DocumentSink, DropLog, DropLogStyle, Inputs, Progress, Records, Resolved, resolve};
 use curate_tokenize::{CountMapper, EncodeMapper, Tokenizer, WordCounter};
@@ -16,7 +16,7 @@ use crate::cli::{OutputOptions, StreamOptions};
 use crate::commands::read::ReadOptions;
 use crate::commands::tokenize::TokenEnd;
 use crate::failure::{Exit, Result};
-use crate::signals::{self, Interrupted};
+use crate::signals::Watched;
 use crate::summary::{Extra, Summary};
 use crate::ui::{self, ProgressLine};
 use crate::usage::usage;
@@ -38,11 +38,6 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// True if the stage looks at each document alone, so that its work on one input can be kept and used again.
-    pub(crate) fn is_stateless(&self) -> bool {
-        matches!(self, Self::Clean(_))
-    }
-
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Clean(_) => "clean",
@@ -89,12 +84,12 @@ impl Chain<'_> {
     pub(crate) fn run(mut self, finish: impl FnOnce(&mut Vec<Link>) -> Result<Vec<Extra>>) -> Result<Exit> {
         let start = Instant::now();
         let resolved = find_inputs(self.stream)?;
-        let mut inputs = Inputs::new(resolved.files, self.read.input_options(self.stream)?);
+        let inputs = Inputs::new(resolved.files, self.read.input_options(self.stream)?);
         let mut sink = document_sink(&self.ending, resolved.roots, &self.links)?;
         let codec = self.read.codec(self.stream, self.canonical)?;
         let progress = inputs.progress();
         let pass = Pass { command: self.command, stream: self.stream, progress };
-        let report = pass.run(&mut inputs, &codec, &mut self.links, &mut sink)?;
+        let report = pass.run(inputs, &codec, &mut self.links, &mut sink)?;
         sink.finish()?;
         let extras = finish(&mut self.links)?;
         let summary = Summary {
@@ -124,9 +119,9 @@ pub(crate) fn find_inputs(stream: &StreamOptions) -> Result<Resolved> {
 
 /// The sink at the end of a chain, with the logs of its links. `roots` are the directories that inputs came from.
 pub(crate) fn document_sink(ending: &Ending, roots: Vec<PathBuf>, links: &[Link]) -> Result<DocumentSink> {
-    let names = links.iter().map(|link| link.kind.name().to_owned()).collect();
+    let names: Vec<String> = links.iter().map(|link| link.kind.name().to_owned()).collect();
     let mut sink = match ending {
-        Ending::Documents(output) => DocumentSink::to(output.destination(roots)?, names)?,
+        Ending::Documents(output) => DocumentSink::to(output.destination(roots)?, &names)?,
         Ending::Gate => DocumentSink::nowhere(),
     };
     for (i, link) in links.iter().enumerate() {
@@ -147,7 +142,7 @@ pub(crate) struct Pass<'c> {
 impl Pass<'_> {
     pub(crate) fn run(
         &self,
-        source: &mut dyn Source,
+        source: impl Source + Send + 'static,
         codec: &Records,
         links: &mut [Link],
         sink: &mut dyn Sink,
@@ -160,21 +155,8 @@ impl Pass<'_> {
         let voice = &self.stream.voice;
         let _line = ProgressLine::start(voice.progress, voice.quiet, self.command, Arc::clone(&self.progress));
         let stages = links.iter_mut().map(|link| link.kind.stage()).collect();
-        let mut source = Interruptible(source);
+        let mut source = Watched::new(source);
         Ok(curate_core::run(&mut source, codec, stages, sink, &options)?)
-    }
-}
-
-/// A source that ends in an error once the process was asked to stop: files in the making are removed, and what a
-/// resumable run has finished stays.
-struct Interruptible<'s>(&'s mut dyn Source);
-
-impl Source for Interruptible<'_> {
-    fn fill(&mut self, block: &mut Block) -> curate_core::Result<bool> {
-        match signals::requested() {
-            Some(signal) => Err(curate_core::Error::other(Interrupted { signal })),
-            None => self.0.fill(block),
-        }
     }
 }
 

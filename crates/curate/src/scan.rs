@@ -3,8 +3,9 @@
 use curate_core::{Gate, Mapper, OnError, Report, RunOptions, Stage};
 use curate_io::{DocumentSink, Inputs, Records};
 
-use crate::chain::{Chain, Ending, default_threads};
+use crate::chain::{default_threads, find_inputs};
 use crate::cli::{StreamOptions, VoiceOptions};
+use crate::commands::read::ReadOptions;
 use crate::failure::Result;
 use crate::signals::Watched;
 use crate::ui::ProgressLine;
@@ -23,12 +24,11 @@ pub(crate) struct Scan<'s> {
 impl<'s> Scan<'s> {
     /// The documents that a command's input options name.
     pub(crate) fn of(label: &'s str, stream: &'s StreamOptions) -> Result<Self> {
-        let chain =
-            Chain { command: label, links: Vec::new(), ending: Ending::Gate, stream, canonical: false };
+        let read = ReadOptions::default();
         Ok(Self {
             label,
-            inputs: chain.inputs()?,
-            codec: chain.codec()?,
+            inputs: Inputs::new(find_inputs(stream)?.files, read.input_options(stream)?),
+            codec: read.codec(stream, false)?,
             threads: stream.threads,
             on_error: stream.on_error.into(),
             voice: stream.voice.clone(),
@@ -47,7 +47,7 @@ impl<'s> Scan<'s> {
             ProgressLine::start(self.voice.progress, self.voice.quiet, self.label, self.inputs.progress());
         let mut inputs = Watched::new(self.inputs);
         let stages = vec![Stage::gated(self.label, mapper, gate)];
-        let mut sink = DocumentSink::new(None);
+        let mut sink = DocumentSink::nowhere();
         let report = curate_core::run(&mut inputs, &self.codec, stages, &mut sink, &options)?;
         drop(line);
         Ok(report)

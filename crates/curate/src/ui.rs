@@ -80,6 +80,14 @@ fn failure_json(failure: &Failure) -> Value {
     })
 }
 
+/// Says how things stand.
+pub(crate) fn say(message: &str) {
+    match is_json() {
+        true => line(&json!({ "level": "info", "message": message }).to_string()),
+        false => line(message),
+    }
+}
+
 /// Says something that the user should know although the work goes on.
 pub(crate) fn warn(message: &str) {
     match is_json() {

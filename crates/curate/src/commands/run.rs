@@ -255,11 +255,11 @@ impl Pipeline {
             spool.push((key, finished.runs.clone()));
         }
         let files = spool.iter().map(|(key, runs)| (run.spool(key), runs.clone())).collect();
-        let mut source = SpoolReader::new(files, stream.block_size);
+        let source = SpoolReader::new(files, stream.block_size);
         let mut sink = document_sink(&ending, resolved.roots, &tails)?;
         let codec = curate_io::Records::new("text", "id")?;
         let pass = Pass { command: "run", stream, progress: source.progress() };
-        report = report.then(pass.run(&mut source, &codec, &mut tails, &mut sink)?);
+        report = report.then(pass.run(source, &codec, &mut tails, &mut sink)?);
         sink.finish()?;
         let extras = self.finish(&mut tails)?;
         let keys: Vec<&str> = spool.iter().map(|(key, _)| key.as_str()).collect();
@@ -302,10 +302,10 @@ impl Pipeline {
                 spool.add_log(stage, DropLog::create(&path, *style, link.kind.name())?);
             }
         }
-        let mut inputs = Inputs::new(unit.files.clone(), self.read.input_options(stream)?);
+        let inputs = Inputs::new(unit.files.clone(), self.read.input_options(stream)?);
         let codec = self.read.codec(stream, true)?;
         let pass = Pass { command: "run", stream, progress: inputs.progress() };
-        let report = pass.run(&mut inputs, &codec, links, &mut spool)?;
+        let report = pass.run(inputs, &codec, links, &mut spool)?;
         Ok(unit.finished(spool.finish()?, report))
     }
 }

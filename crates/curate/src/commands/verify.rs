@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use curate_core::{Counters, Document, Mapper, Never, NoGate, OnError, Report, Work};
-use curate_io::{InputOptions, Records, resolve};
+use curate_io::{InputOptions, Inputs, Records, resolve};
 use curate_shards::ShardSet;
 use curate_tokenize::TokenStreamReader;
 use serde_json::json;
@@ -202,10 +202,10 @@ impl Mapper for ParseOnly {
 
 fn verify_documents(path: &Path, command: &VerifyCommand) -> Result<Sound> {
     let format = command.format.map(Into::into);
-    let (inputs, skipped) = resolve(&[path.to_owned()], format)?;
+    let found = resolve(&[path.to_owned()], format)?;
     let scan = Scan {
         label: "verify",
-        inputs: inputs.with_options(InputOptions { format, ..InputOptions::default() }),
+        inputs: Inputs::new(found.files, InputOptions { format, ..InputOptions::default() }),
         codec: Records::new(&command.text_field, &command.id_field)?,
         threads: command.threads,
         on_error: OnError::Skip,
@@ -214,7 +214,7 @@ fn verify_documents(path: &Path, command: &VerifyCommand) -> Result<Sound> {
     let report = scan.run(ParseOnly, &mut NoGate)?;
     match fault(&report) {
         Some(fault) => Err(Failure::new(fault)),
-        None => Ok(Sound { documents: report.kept, tokens: None, files_not_read: skipped.len() }),
+        None => Ok(Sound { documents: report.kept, tokens: None, files_not_read: found.skipped.len() }),
     }
 }
 
