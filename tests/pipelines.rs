@@ -7,7 +7,12 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{CURATE, Random, Scratch, corpus, crawl, curate, line, report, root, shell, tree};
+use crate::support::{CURATE, Random, Scratch, corpus, crawl, curate, line, prose, report, root, shell, tree};
+
+/// A corpus without malformed rows.
+fn sound_corpus(n: usize) -> String {
+    corpus(n).lines().filter(|l| !l.contains("broken")).map(|l| format!("{l}\n")).collect()
+}
 
 /// `curate run pipelines/NAME.toml` with settings.
 fn run(name: &str, settings: &[(&str, &Path)]) -> crate::support::Ran {
@@ -141,7 +146,7 @@ fn a_killed_run_goes_on_where_it_was() {
 #[test]
 fn a_run_directory_knows_what_has_changed() {
     let dir = Scratch::new();
-    dir.file("dumps/a.jsonl", corpus(200));
+    dir.file("dumps/a.jsonl", sound_corpus(200));
     let path = dir.path("");
     let settings = [
         ("input", path.join("dumps")),
@@ -152,24 +157,24 @@ fn a_run_directory_knows_what_has_changed() {
         ("unit-size", PathBuf::from("1")),
     ];
     let settings: Vec<(&str, &Path)> = settings.iter().map(|(key, path)| (*key, path.as_path())).collect();
-    run("incremental-dump", &settings).expect(1);
+    run("incremental-dump", &settings).ok();
     let units = || fs::read_to_string(dir.path("run/manifest.jsonl")).unwrap().lines().count();
     assert_eq!(units(), 1);
     // A second dump: the first is not read again, its documents win, and the result is that of reading both.
-    dir.file("dumps/b.jsonl", corpus(300));
-    run("incremental-dump", &settings).expect(1);
+    dir.file("dumps/b.jsonl", sound_corpus(300));
+    run("incremental-dump", &settings).ok();
     assert_eq!(units(), 2);
     let piped = dir.path("piped.jsonl");
     let line = format!("pipelines/incremental-dump.sh {} {}", piped.display(), dir.path("dumps").display());
-    shell(&line, "");
+    shell(&line, "").ok();
     assert!(fs::read(&piped).unwrap() == fs::read(dir.path("corpus.jsonl")).unwrap());
     // A changed file is read again; so is everything when the options change.
-    dir.file("dumps/a.jsonl", corpus(201));
-    run("incremental-dump", &settings).expect(1);
+    dir.file("dumps/a.jsonl", sound_corpus(201));
+    run("incremental-dump", &settings).ok();
     assert_eq!(units(), 3);
     let mut stricter = settings.clone();
     stricter.push(("clean.recipe", Path::new("gopher")));
-    run("incremental-dump", &stricter).expect(1);
+    run("incremental-dump", &stricter).ok();
     assert_eq!(units(), 5);
     let streamed = run("incremental-dump", &[("input", Path::new("-")), settings[1], settings[2]]).expect(2);
     assert!(streamed.stderr.contains("cannot read stdin a second time"), "{}", streamed.stderr);
@@ -180,9 +185,9 @@ fn books_and_code_are_their_pipes() {
     let dir = Scratch::new();
     let mut random = Random(5);
     for i in 0..8 {
-        let text: String = corpus(20 + i).lines().skip(i * 2).collect();
+        let text = prose(3000, &mut Random(100 + i as u64));
         dir.file(&format!("books/{i}.txt"), &text);
-        dir.file(&format!("code/src/{i}.rs"), format!("fn f{}() {{\n\t{} \n}}\n", random.below(99), text.len()));
+        dir.file(&format!("code/src/{i}.rs"), format!("fn f{}() {{\n\t// {} \n}}\n", random.below(99), &text[..300].replace('\n', " ")));
     }
     dir.file("code/logo.png", [0x89, b'P', 0xff, 0xfe]);
     for (name, input) in [("books", "books"), ("code", "code")] {
@@ -207,8 +212,7 @@ fn multilingual_keeps_the_files_of_its_input() {
     let dir = Scratch::new();
     let german = "Der Fluss fließt an der alten Mühle vorbei, und am Abend hört man die Vögel singen. ".repeat(8);
     dir.file("in/de/a.jsonl.gz", crate::support::gzip(line("de", &german).as_bytes()));
-    let english: String = corpus(60).lines().filter(|l| !l.contains("broken")).map(|l| format!("{l}\n")).collect();
-    dir.file("in/en.jsonl", english);
+    dir.file("in/en.jsonl", sound_corpus(60));
     let (input, output, json) = (dir.path("in"), dir.path("out/"), dir.path("report.json"));
     run("multilingual", &[("input", &input), ("output", &output), ("report", &json)]).ok();
     let files: Vec<String> = tree(&output).into_iter().map(|f| f.0).collect();
@@ -224,7 +228,7 @@ fn multilingual_keeps_the_files_of_its_input() {
 #[test]
 fn the_whole_plan_can_be_seen_first() {
     let dir = Scratch::new();
-    dir.file("in/a.jsonl", corpus(3));
+    dir.file("in/a.jsonl", corpus(20));
     let input = dir.path("in");
     let out = curate(
         [

@@ -78,7 +78,7 @@ fn a_wrong_pipeline_stops_before_it_starts() {
     let pipeline = dir.file("wrong.toml", text);
     let out = curate(["run".as_ref(), pipeline.as_os_str()], corpus(5)).expect(2);
     let expected = format!(
-        "error: {}\ncaused by: stage 2 (dedup)\ncaused by: unknown option `treshold`\nhint: did you mean `threshold`?\n",
+        "error: {}:7\ncaused by: stage 2 (dedup)\ncaused by: unknown option `treshold`\nhint: did you mean `threshold`?\n",
         pipeline.display()
     );
     assert_eq!(out.stderr, expected);

@@ -167,7 +167,7 @@ const WORDS: &str = "the of and to in a is that for it as was with be by on not 
     now over such our man me even most made after also well many must through years where much your way down should \
     river stone garden window letter morning winter summer machine paper history music island journey market";
 
-fn prose(words: usize, random: &mut Random) -> String {
+pub(crate) fn prose(words: usize, random: &mut Random) -> String {
     let vocabulary: Vec<&str> = WORDS.split_whitespace().collect();
     let mut text = String::new();
     for i in 0..words {
@@ -243,8 +243,9 @@ pub(crate) fn crawl(first: usize, pages: usize) -> Vec<u8> {
     for i in first..first + pages {
         let url = format!("http://example.org/{i}");
         // Every fifth page is the one before it with a word changed.
-        let words = 120 + random.below(200);
-        let mut text = prose(words, &mut Random(i as u64 - u64::from(i % 5 == 4)));
+        let mut drawn = Random(i as u64 - u64::from(i % 5 == 4));
+        let words = 120 + drawn.below(200);
+        let mut text = prose(words, &mut drawn);
         if i % 5 == 4 {
             text = change_words(&text, &mut random);
         }

@@ -47,6 +47,7 @@ pub(crate) fn find<const N: usize>(
     record: &[u8],
     paths: [&FieldPath; N],
 ) -> std::result::Result<[Option<Range<usize>>; N], Fault> {
+    check_depth(record)?;
     let mut found = [const { None }; N];
     let last_value = walk(record, 0, |name, range| {
         for (path, found) in paths.iter().zip(&mut found) {
@@ -70,6 +71,76 @@ pub(crate) fn find<const N: usize>(
         }
     }
     Ok(found)
+}
+
+/// The members of the object `record` but those at `paths` and those of the document schema, each after a comma. An
+/// object that loses its last member goes too.
+pub(crate) fn other_fields(record: &[u8], paths: &[&FieldPath]) -> std::result::Result<String, Fault> {
+    let schema = ["id", "text", "source"].map(|name| FieldPath(vec![name.to_owned()]));
+    let taken: Vec<&[String]> = paths.iter().copied().chain(&schema).map(|path| path.0.as_slice()).collect();
+    let mut out = Vec::new();
+    members_without(record, 0..record.len(), &taken, &mut out)?;
+    Ok(String::from_utf8(out).expect("the walk has found every member to be UTF-8"))
+}
+
+/// Appends the members of the object at `range` that are not at the paths `taken`, each after a comma.
+fn members_without(
+    record: &[u8],
+    range: Range<usize>,
+    taken: &[&[String]],
+    out: &mut Vec<u8>,
+) -> std::result::Result<(), Fault> {
+    let mut members = Vec::new();
+    walk(&record[range.clone()], range.start, |name, value| members.push((name.to_owned(), value)))?;
+    for (name, value) in members {
+        let tails: Vec<&[String]> = taken.iter().filter(|path| path[0] == name).map(|path| &path[1..]).collect();
+        if tails.iter().any(|tail| tail.is_empty()) {
+            continue;
+        }
+        let start = out.len();
+        out.push(b',');
+        append_json_string(out, &name);
+        out.push(b':');
+        if tails.is_empty() || record[value.start] != b'{' {
+            out.extend_from_slice(&record[value]);
+            continue;
+        }
+        let inner = out.len();
+        members_without(record, value, &tails, out)?;
+        match out.get_mut(inner) {
+            Some(comma) => {
+                *comma = b'{';
+                out.push(b'}');
+            }
+            None => out.truncate(start),
+        }
+    }
+    Ok(())
+}
+
+/// Objects and arrays within each other that a record may have; the walk over them uses the stack.
+const MAX_DEPTH: usize = 500;
+
+/// Refuses a record that is nested too deeply. Few records have so many brackets that they need be followed.
+fn check_depth(record: &[u8]) -> std::result::Result<(), Fault> {
+    if memchr::memchr2_iter(b'[', b'{', record).nth(MAX_DEPTH).is_none() {
+        return Ok(());
+    }
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for (i, byte) in record.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err(Fault::new(i, format!("nested more than {MAX_DEPTH} levels deep")));
+        }
+    }
+    Ok(())
 }
 
 /// Calls `visit` with each field of the object `bytes`, which starts at `base` of the record; returns the end of

@@ -69,7 +69,10 @@ impl Records {
         };
         let doc = Document::new(raw, id, source, text);
         let spliceable = !self.canonical || own_id && self.text_is_at_top();
-        Ok(if spliceable { doc.with_text_span(text_span) } else { doc })
+        if spliceable {
+            return Ok(doc.with_text_span(text_span));
+        }
+        Ok(doc.with_fields(json::other_fields(raw, &[&self.text, &self.id])?))
     }
 
     fn text_is_at_top(&self) -> bool {
@@ -217,6 +220,26 @@ mod tests {
         check(r#"{"id":"a\u0062","text":"","source":"web"}"#, "ab", "web");
         check(r#"{"id":17,"text":""}"#, "17", "");
         check(r#"{"text":""}"#, "in.jsonl:7", "");
+    }
+
+    #[test]
+    fn a_record_that_is_written_anew_loses_nothing() {
+        let through = |text: &str, id: &str, line: &str| {
+            let codec = Records::new(text, id).unwrap().canonical();
+            through(&codec, line, None)
+        };
+        assert_eq!(
+            through("text", "id", r#"{"n":1.50,"text":"t","source":"s","m":{"a":[1, 2]}}"#),
+            r#"{"id":"in.jsonl:7","text":"t","source":"s","n":1.50,"m":{"a":[1, 2]}}"#.to_owned() + "\n"
+        );
+        assert_eq!(
+            through("doc.body", "doc.key", r#"{"doc":{"key":"k","body":"t","x":{"y":null}},"z":"\u0041"}"#),
+            r#"{"id":"k","text":"t","doc":{"x":{"y":null}},"z":"\u0041"}"#.to_owned() + "\n"
+        );
+        assert_eq!(
+            through("doc.body", "doc.key", r#"{"doc":{"key":"k","body":"t"}}"#),
+            r#"{"id":"k","text":"t"}"#.to_owned() + "\n"
+        );
     }
 
     #[test]

@@ -21,6 +21,13 @@ pub(crate) fn usage() -> Usage {
     let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
     Usage {
         cpu_seconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
-        peak_rss_bytes: usage.ru_maxrss as u64 * unit,
+        peak_rss_bytes: high_water_mark().unwrap_or(usage.ru_maxrss as u64 * unit),
     }
+}
+
+/// The peak of this program alone: what `getrusage` says may be that of the process that started it.
+fn high_water_mark() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

@@ -60,7 +60,7 @@ pub(crate) fn execute(command: &RunCommand) -> Result<Exit> {
         .map_err(|e| Failure::new(e.to_string()).context(format!("cannot read {name}")))?;
     let pipeline = Pipeline::parse(&text, &name, &command.set)?;
     if command.dry_run {
-        let shown = writeln!(io::stdout(), "{}\n{}", pipeline.plan()?, pipeline.shell());
+        let shown = writeln!(io::stdout(), "{}\n{}", pipeline.plan(), pipeline.shell());
         return shown
             .map(|()| Exit::Done)
             .map_err(|e| curate_core::Error::io("cannot write stdout", e).into());
@@ -151,16 +151,21 @@ impl Pipeline {
     }
 
     /// What a run would read and keep, for people.
-    fn plan(&self) -> Result<String> {
-        let files = find_inputs(&self.top.stream)?.files;
-        let total: Option<u64> = files.iter().map(curate_io::InputFile::bytes).sum();
-        let size = total.map_or("unknown size".to_owned(), crate::summary::bytes);
-        let mut lines = vec![format!("# {} inputs, {size}", files.len())];
+    fn plan(&self) -> String {
+        let mut lines = match find_inputs(&self.top.stream) {
+            Ok(found) => {
+                let total: Option<u64> = found.files.iter().map(curate_io::InputFile::bytes).sum();
+                let size = total.map_or("unknown size".to_owned(), crate::summary::bytes);
+                vec![format!("# {} inputs, {size}", found.files.len())]
+            }
+            // The plan of a pipeline can be seen before its inputs are there.
+            Err(failure) => vec![format!("# no inputs yet: {}", failure.error)],
+        };
         if let Some(dir) = &self.top.run_dir {
             lines.push(format!("# resumable in {}", dir.display()));
         }
         lines.push(format!("# {} stages in one process; as a pipe:", self.commands.len()));
-        Ok(lines.join("\n"))
+        lines.join("\n")
     }
 
     fn shell(&self) -> String {
