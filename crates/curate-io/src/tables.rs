@@ -1172,7 +1172,8 @@ pub(crate) mod tests {
         put("e.csv", b"id,text\n1,a\n2\n");
         put("f.tsv.gz", b"id\ttext\n1\ta\n");
         put("g.parquet", b"PAR1 cut");
-        let (mut inputs, _) = crate::resolve(&[dir.path().to_owned()], None).unwrap();
+        let found = crate::resolve(&[dir.path().to_owned()], None).unwrap();
+        let mut inputs = crate::Inputs::new(found.files, crate::InputOptions::default());
         let mut found: Vec<(String, String)> = Vec::new();
         let mut damage = Vec::new();
         let mut block = Block::default();

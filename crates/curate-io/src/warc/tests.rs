@@ -216,7 +216,8 @@ fn inputs_are_known_for_archives_by_their_first_bytes() {
     for (bytes, format, records) in [(warc.as_str(), Format::Warc, 1), (ARC_HEAD, Format::Arc, 1)] {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes.as_bytes()).unwrap();
-        let (mut inputs, _) = crate::input::resolve(&[file.path().to_owned()], None).unwrap();
+        let found = crate::input::resolve(&[file.path().to_owned()], None).unwrap();
+        let mut inputs = crate::Inputs::new(found.files, crate::InputOptions::default());
         let mut block = Block::default();
         assert!(curate_core::Source::fill(&mut inputs, &mut block).unwrap());
         assert_eq!((block.format, block.records.len(), &block.damage), (format.tag(), records, &vec![]));
