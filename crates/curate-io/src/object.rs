@@ -40,7 +40,7 @@ mod absent {
     use crate::error::{IoError, Result};
 
     #[derive(Default)]
-    pub(crate) struct Client;
+    pub(crate) struct Client {}
 
     impl Client {
         pub(crate) fn find(&mut self, url: &str) -> Result<Found> {
