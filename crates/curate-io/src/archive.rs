@@ -350,7 +350,9 @@ mod tests {
     fn endless_headers_are_an_error() {
         let long = vec![b'n'; 5 << 20];
         let mut builder = tar::Builder::new(Vec::new());
-        builder.append(&header("././@LongLink", long.len() as u64, EntryType::GNULongName), &long[..]).unwrap();
+        builder
+            .append(&header("././@LongLink", long.len() as u64, EntryType::GNULongName), &long[..])
+            .unwrap();
         builder.append(&header("a", 1, EntryType::Regular), &b"x"[..]).unwrap();
         let found = read(builder.into_inner().unwrap());
         let message = "more than 4 MiB of headers before one member";

@@ -109,11 +109,9 @@ fn decoder(mut raw: Box<dyn Read + Send>, max_expansion: u64) -> io::Result<(Box
             Box::new(bzip2::bufread::MultiBzDecoder::new(BufReader::with_capacity(READ_BYTES, raw)))
         }
         Compression::Xz => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(
-                XZ_MEMORY_MAX,
-                liblzma::stream::CONCATENATED,
-            )
-            .map_err(io::Error::other)?;
+            let stream =
+                liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_MAX, liblzma::stream::CONCATENATED)
+                    .map_err(io::Error::other)?;
             let raw = BufReader::with_capacity(READ_BYTES, raw);
             Box::new(liblzma::bufread::XzDecoder::new_stream(raw, stream))
         }
@@ -565,7 +563,9 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    const PACKERS: [fn(&[u8]) -> Vec<u8>; 5] = [gzip, zstd_long, bzip2, xz, lz4];
+    type Packer = fn(&[u8]) -> Vec<u8>;
+
+    const PACKERS: [Packer; 5] = [gzip, zstd_long, bzip2, xz, lz4];
 
     fn read_all(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
@@ -650,7 +650,8 @@ mod tests {
 
     #[test]
     fn a_damaged_gzip_member_is_passed_over() {
-        let texts: Vec<Vec<u8>> = (0..3u8).map(|i| [&[b'a' + i][..], &numbers()[..40_000]].concat()).collect();
+        let texts: Vec<Vec<u8>> =
+            (0..3u8).map(|i| [&[b'a' + i][..], &numbers()[..40_000]].concat()).collect();
         let members: Vec<Vec<u8>> = texts.iter().map(|t| gzip(t)).collect();
         let whole = members.concat();
         let second = members[0].len();

@@ -512,7 +512,7 @@ impl Inputs {
     ) -> curate_core::Result<Opened> {
         let reader = decompressed_within(raw, self.options.max_expansion).map_err(|e| read_error(name, e))?;
         let (head, reader) = peek(reader, HEAD_BYTES).map_err(|e| read_error(name, e))?;
-        let told = format_of(member.unwrap_or(name), &head);
+        let told = format_of(member.unwrap_or_else(|| object::without_query(name)), &head);
         let format = match (self.options.format, told) {
             // An archive is never meant to be read as anything else: the format is that of its members.
             (_, Some(Format::Tar)) => return Ok(Opened::Archive(Archive::new(reader))),
@@ -579,6 +579,7 @@ impl Read for Counted {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // the tests write what they read
 mod tests {
     use super::*;
     use crate::reader::byte_order_mark;
@@ -634,10 +635,235 @@ mod tests {
     }
 
     #[test]
-    fn a_record_over_the_limit_is_refused() {
-        let mut open = LineReader::new(Stream::new("endless".into(), Box::new(io::repeat(b'x'))));
+    fn a_text_over_the_limit_is_refused() {
+        let stream = Stream::new("endless".into(), Box::new(io::repeat(b'x')));
+        let mut open = WholeReader::new(stream, Format::Text);
         let options = InputOptions { max_record_bytes: 1 << 20, ..InputOptions::default() };
         let error = open.fill(&mut Block::default(), &options).unwrap_err();
         assert!(error.to_string().contains("longer than 1048576 bytes"), "{error}");
+    }
+
+    /// A directory of its own that goes with the test.
+    fn scratch() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    fn write(dir: &Path, name: &str, bytes: impl AsRef<[u8]>) {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        io::Write::write_all(&mut encoder, bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, bytes) in members {
+            let mut header = tar::Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_size(bytes.len() as u64);
+            header.set_cksum();
+            builder.append(&header, *bytes).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    /// All records as `origin: tag: text`, and all damage as it is shown.
+    fn read(files: Vec<InputFile>, options: InputOptions) -> (Vec<String>, Vec<String>) {
+        let mut inputs = Inputs::new(files, options);
+        let mut block = Block::default();
+        let (mut records, mut damage) = (Vec::new(), Vec::new());
+        while inputs.fill(&mut block).unwrap() {
+            for i in 0..block.records.len() {
+                let record = block.record(i);
+                let text = String::from_utf8_lossy(record.bytes);
+                records.push(format!("{}: {}: {text}", record.origin, record.format));
+            }
+            damage.extend(block.damage.iter().map(ToString::to_string));
+            block.clear();
+        }
+        (records, damage)
+    }
+
+    /// Reads `path` in `dir` and leaves the directory out of what is shown.
+    fn read_below(dir: &Path, path: &str, options: InputOptions) -> (Vec<String>, Vec<String>) {
+        let resolved = resolve(&[dir.join(path)], options.format).unwrap();
+        let (records, damage) = read(resolved.files, options);
+        let prefix = format!("{}/", dir.display());
+        let strip = |lines: Vec<String>| lines.iter().map(|l| l.replace(&prefix, "")).collect();
+        (strip(records), strip(damage))
+    }
+
+    #[test]
+    fn directories_take_what_can_be_told() {
+        let dir = scratch();
+        let dir = dir.path();
+        write(dir, "in/b.jsonl", "{}\n");
+        write(dir, "in/a/x", gzip(b" \n{\"text\":1}\n"));
+        write(dir, "in/a/page", "<!doctype html><p>x");
+        write(dir, "in/a/z.png", "\x7fpng");
+        write(dir, "in/.hidden.txt", "no");
+        write(dir, "in/empty", "");
+        write(dir, "in/c.md", "{ text");
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(dir.join("in"), dir.join("in/loop")).unwrap();
+        let resolved = resolve(&[dir.join("in")], None).unwrap();
+        assert_eq!(resolved.roots, [dir.join("in")]);
+        assert_eq!(resolved.skipped, [dir.join("in/a/z.png"), dir.join("in/empty")]);
+        assert!(resolved.files.iter().all(|f| f.bytes().is_some() && f.modified().is_some()));
+        let (records, damage) = read_below(dir, "in", InputOptions::default());
+        assert_eq!(
+            records,
+            [
+                "in/a/page: 2: <!doctype html><p>x",
+                "in/a/x: 0:  ",
+                "in/a/x: 0: {\"text\":1}",
+                "in/b.jsonl: 0: {}",
+                "in/c.md: 1: { text"
+            ]
+        );
+        assert_eq!(damage, [""; 0]);
+        let all = resolve(&[dir.join("in")], Some(Format::Text)).unwrap();
+        assert_eq!((all.files.len(), all.skipped.len()), (6, 0));
+        write(dir, "none/z.png", "\x7fpng");
+        let error = resolve(&[dir.join("none")], None).unwrap_err();
+        assert!(error.to_string().ends_with("none holds no input files"), "{error}");
+    }
+
+    #[test]
+    fn patterns_are_sorted_and_must_match() {
+        let dir = scratch();
+        let dir = dir.path();
+        for name in ["b/2.txt", "a/1.txt", "a/.x.txt", "a/3.bin", "c/d/4.txt", "lit[1].txt"] {
+            write(dir, name, name);
+        }
+        let names = |pattern: &str| -> Vec<String> {
+            let resolved = resolve(&[dir.join(pattern)], None).unwrap();
+            let prefix = format!("{}/", dir.display());
+            assert!(resolved.roots.iter().all(|r| r.starts_with(dir)));
+            resolved.files.iter().map(|f| f.name().replace(&prefix, "")).collect()
+        };
+        assert_eq!(names("*/*.txt"), ["a/1.txt", "b/2.txt"]);
+        assert_eq!(names("**/*.txt"), ["a/1.txt", "b/2.txt", "c/d/4.txt", "lit[1].txt"]);
+        assert_eq!(names("[ac]"), ["a/1.txt", "c/d/4.txt"]);
+        assert_eq!(names("lit[1].txt"), ["lit[1].txt"], "a name is no pattern where the file is there");
+        let error = resolve(&["no/such/*.txt".into()], None).unwrap_err();
+        assert_eq!(error.to_string(), "no/such/*.txt matches no input file");
+        assert!(error.hint().is_some());
+        assert!(resolve(&["a[".into()], None).unwrap_err().to_string().contains("is not a pattern"));
+        assert!(resolve(&["missing".into()], None).unwrap_err().to_string().contains("cannot read"));
+        assert_eq!(resolve(&["-".into()], None).unwrap().files[0].name(), "stdin");
+    }
+
+    #[test]
+    fn content_wins_over_names_where_it_is_unmistakable() {
+        let check = |name: &str, head: &[u8], expected| assert_eq!(format_of(name, head), expected, "{name}");
+        check("a.txt", b"WARC/1.0\r\n", Some(Format::Warc));
+        check("a.jsonl", b"PAR1", Some(Format::Parquet));
+        check("a.txt", b"<!doctype html>", Some(Format::Text));
+        check("a.jsonl", b"<html>", Some(Format::JsonLines));
+        check("a", b"<html>", Some(Format::Html));
+        check("a.md", b"{}", Some(Format::Text));
+        check("a", b"\xef\xbb\xbf {", Some(Format::JsonLines));
+        check("a", b"plain", None);
+    }
+
+    #[test]
+    fn archives_give_their_members() {
+        let dir = scratch();
+        let dir = dir.path();
+        let inner = tar(&[("x.txt", b"x")]);
+        let bytes = tar(&[
+            ("./data/a.jsonl", b"{\"text\":1}\n{}\n"),
+            ("data/b.txt.gz", &gzip(b"packed")),
+            ("data/._b.txt", b"hidden"),
+            ("data/noise.png", b"\x7fpng"),
+            ("data/noise.jpg", b"\x7fjpg"),
+            ("../x", b"evil"),
+            ("inner.tar", &inner),
+            ("unnamed", b"{\"text\":2}"),
+        ]);
+        write(dir, "t.tgz", gzip(&bytes));
+        write(dir, "misnamed.jsonl", &bytes);
+        for name in ["t.tgz", "misnamed.jsonl"] {
+            let (records, damage) = read_below(dir, name, InputOptions::default());
+            let at = |member: &str| format!("{name}!{member}");
+            assert_eq!(
+                records,
+                [
+                    at("data/a.jsonl: 0: {\"text\":1}"),
+                    at("data/a.jsonl: 0: {}"),
+                    at("data/b.txt.gz: 1: packed"),
+                    at("unnamed: 0: {\"text\":2}")
+                ]
+            );
+            assert_eq!(
+                damage,
+                [
+                    format!("{name}:0 (byte 5120): member name leaves the archive (../x): not read"),
+                    at("inner.tar:0 (byte 0): an archive inside an archive: not read; unpack the outer one"),
+                    format!(
+                        "{name}:0 (byte 0): members of unknown kind are not read: 2 (first: data/noise.png); \
+                         --format says what they are"
+                    )
+                ]
+            );
+        }
+        let options = InputOptions { format: Some(Format::Text), ..InputOptions::default() };
+        assert_eq!(read_below(dir, "t.tgz", options).0.len(), 5, "the format is that of the members");
+    }
+
+    #[test]
+    fn a_cut_archive_is_damage_and_the_next_input_is_read() {
+        let dir = scratch();
+        let dir = dir.path();
+        let lines: String = (0..20_000).map(|i| format!("{{\"text\":\"{}\"}}\n", i * 7919)).collect();
+        let bytes = gzip(&tar(&[("a.txt", b"one"), ("b.jsonl", lines.as_bytes())]));
+        write(dir, "in/1.tar.gz", &bytes[..bytes.len() / 2]);
+        write(dir, "in/2.txt", "two");
+        let (records, damage) = read_below(dir, "in", InputOptions::default());
+        assert_eq!(records.first().unwrap(), "in/1.tar.gz!a.txt: 1: one");
+        assert_eq!(records.last().unwrap(), "in/2.txt: 1: two");
+        assert!(records.len() > 1000 && records[1].ends_with(": 0: {\"text\":\"0\"}"));
+        assert_eq!(damage.len(), 1, "{damage:?}");
+        assert!(damage[0].contains("b.jsonl") && damage[0].contains("cannot read"), "{damage:?}");
+    }
+
+    #[test]
+    fn a_file_that_goes_away_is_damage() {
+        let dir = scratch();
+        let dir = dir.path();
+        write(dir, "a.txt", "a");
+        write(dir, "b.txt", "b");
+        let resolved = resolve(&[dir.to_owned()], None).unwrap();
+        fs::remove_file(dir.join("a.txt")).unwrap();
+        let (records, damage) = read(resolved.files.clone(), InputOptions::default());
+        assert_eq!(records.len(), 1);
+        assert!(damage.len() == 1 && damage[0].contains("cannot open"), "{damage:?}");
+        let progress = Progress::of(&resolved.files);
+        assert_eq!(progress.total_bytes(), Some(2));
+        let mut part = Inputs::new(resolved.files[1..].to_vec(), InputOptions::default())
+            .with_progress(Arc::clone(&progress));
+        while part.fill(&mut Block::default()).unwrap() {}
+        assert_eq!(progress.read_bytes(), 1);
+    }
+
+    #[test]
+    fn texts_are_split_by_options() {
+        let dir = scratch();
+        let dir = dir.path();
+        write(dir, "a.txt", "one\ntwo\n\n\nthree\n");
+        write(dir, "b.jsonl", "{}\n\n{}\n");
+        let split = |split| read_below(dir, "", InputOptions { split, ..InputOptions::default() }).0;
+        assert_eq!(
+            split(TextSplit::BlankLine),
+            ["a.txt: 1: one\ntwo", "a.txt: 1: three", "b.jsonl: 0: {}", "b.jsonl: 0: ", "b.jsonl: 0: {}"]
+        );
+        assert_eq!(split(TextSplit::separator("^two$").unwrap())[..2], ["a.txt: 1: one", "a.txt: 1: three"]);
+        assert!(TextSplit::separator("(").is_err());
     }
 }

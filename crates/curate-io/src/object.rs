@@ -13,6 +13,12 @@ pub(crate) fn is_url(path: &str) -> bool {
     })
 }
 
+/// A name as far as it names a file: an address of the web without its query.
+pub(crate) fn without_query(name: &str) -> &str {
+    let is_web = ["http://", "https://"].iter().any(|scheme| name.starts_with(scheme));
+    if is_web { name.split(['?', '#']).next().unwrap_or(name) } else { name }
+}
+
 /// What an address stands for.
 pub(crate) struct Found {
     pub(crate) objects: Vec<Object>,
@@ -34,7 +40,7 @@ mod absent {
     use crate::error::{IoError, Result};
 
     #[derive(Default)]
-    pub(crate) struct Client;
+    pub(crate) struct Client {}
 
     impl Client {
         pub(crate) fn find(&mut self, url: &str) -> Result<Found> {
@@ -155,7 +161,7 @@ mod present {
         /// `scheme://bucket` or `scheme://host?query`.
         store: String,
         /// What stands before the key in the names of objects: `scheme://bucket/`.
-        base: &'u str,
+        base: String,
         /// Within the bucket, or the path on a host.
         key: &'u str,
     }
@@ -169,7 +175,7 @@ mod present {
             if host.is_empty() {
                 return Err("expected a bucket or host after ://");
             }
-            let base = &url[..url.len() - key.len()];
+            let base = format!("{scheme}://{host}/");
             let store = format!("{scheme}://{host}");
             Ok(match kind {
                 Kind::Http => {
@@ -252,11 +258,16 @@ mod present {
                 hint: hint.to_owned(),
             };
             let address = Address::parse(url).map_err(|expected| {
-                failed("read", "s3://bucket/key names one object, s3://bucket/dir/ all below dir", expected.into())
+                failed(
+                    "read",
+                    "s3://bucket/key names one object, s3://bucket/dir/ all below dir",
+                    expected.into(),
+                )
             })?;
             let hint = address.kind.hint();
-            let runtime =
-                self.runtime().map_err(|e| failed("read", "too many threads may be running", e.to_string()))?;
+            let runtime = self
+                .runtime()
+                .map_err(|e| failed("read", "too many threads may be running", e.to_string()))?;
             let _guard = runtime.enter();
             let store = address.connect().map_err(|e| failed("read", hint, describe(&e)))?;
             let reader = Reader { runtime: Arc::clone(&runtime), store };
@@ -318,7 +329,7 @@ mod present {
             Object { reader: self.clone(), url: url.into(), path, bytes, modified }
         }
 
-        /// All objects under a prefix that match, by name; what is hidden, or stands for a directory, is left out.
+        /// All objects under a prefix that match, by name; what is hidden is left out.
         fn list(&self, address: &Address<'_>) -> std::result::Result<Vec<ObjectMeta>, String> {
             let prefix = prefix_of(address.key);
             let path = address.path(prefix).map_err(|e| e.to_string())?;
@@ -337,9 +348,7 @@ mod present {
                 let key = meta.location.as_ref();
                 let below = key.strip_prefix(prefix).unwrap_or(key);
                 let hidden = below.split('/').any(|part| part.starts_with('.'));
-                !hidden
-                    && !(meta.size == 0 && key.ends_with('/'))
-                    && (!is_pattern || pattern.matches_with(key, pattern_options()))
+                !hidden && (!is_pattern || pattern.matches_with(key, pattern_options()))
             });
             found.sort_by(|a, b| a.location.cmp(&b.location));
             Ok(found)
@@ -433,7 +442,7 @@ mod present {
                     // A weak tag cannot be asked for.
                     tag = result.meta.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
                     let mut stream = result.into_stream();
-                    let error = loop {
+                    loop {
                         match stream.next().await {
                             Some(Ok(part)) if part.is_empty() => {}
                             Some(Ok(part)) => {
@@ -450,8 +459,7 @@ mod present {
                             }
                             None => break format!("the body ends at byte {position} of {size}"),
                         }
-                    };
-                    error
+                    }
                 }
                 Err(error) => {
                     let error = describe(&error);
@@ -487,14 +495,15 @@ mod present {
 
         #[test]
         fn addresses_are_taken_apart() {
-            let check = |url, kind, store: &str, base, key| {
-                assert_eq!(Address::parse(url), Ok(Address { kind, store: store.to_owned(), base, key }), "{url}");
+            let check = |url, kind, store: &str, base: &str, key| {
+                let expected = Address { kind, store: store.to_owned(), base: base.to_owned(), key };
+                assert_eq!(Address::parse(url), Ok(expected), "{url}");
             };
             check("s3://b/a/c.jsonl", Kind::S3, "s3://b", "s3://b/", "a/c.jsonl");
-            check("gs://b", Kind::Gcs, "gs://b", "gs://b", "");
+            check("gs://b", Kind::Gcs, "gs://b", "gs://b/", "");
             check("az://c/a?.txt", Kind::Azure, "az://c", "az://c/", "a?.txt");
             check("https://h:1/a/b?x=1&y#z", Kind::Http, "https://h:1/?x=1&y", "https://h:1/", "a/b");
-            check("http://h", Kind::Http, "http://h/", "http://h", "");
+            check("http://h", Kind::Http, "http://h/", "http://h/", "");
             assert!(Address::parse("ftp://h/a").is_err());
             assert!(Address::parse("s3:///a").is_err());
         }
@@ -513,6 +522,12 @@ mod tests {
         for path in ["a/b", "c://x", "://x", "a b://c", "-", "data/s3:/x", "1://x"] {
             assert!(!is_url(path), "{path}");
         }
+    }
+
+    #[test]
+    fn a_query_is_no_part_of_the_name() {
+        assert_eq!(without_query("https://h/a.txt?x=.gz"), "https://h/a.txt");
+        assert_eq!(without_query("dir/what?.txt"), "dir/what?.txt");
     }
 
     #[cfg(not(feature = "object-store"))]

@@ -375,11 +375,14 @@ impl TextReader {
         self.offset += gone as u64;
         self.start -= gone;
         self.searched -= gone;
-        self.stream.read_more(&mut self.buffer, self.chunk_bytes);
         if std::mem::take(&mut self.is_new) {
+            self.stream.read_more(&mut self.buffer, 3);
             let mark = byte_order_mark(&self.buffer);
             self.buffer.drain(..mark);
             self.offset = mark as u64;
+        }
+        if !self.stream.at_end {
+            self.stream.read_more(&mut self.buffer, self.chunk_bytes);
         }
     }
 }
@@ -473,4 +476,231 @@ impl Stream {
 /// What `error` says of lost bytes, if the reads after it go on behind them.
 pub(crate) fn skipped_bytes(error: &io::Error) -> Option<&SkippedBytes> {
     error.get_ref()?.downcast_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Found = (Vec<(Vec<u8>, u64, u64)>, Vec<(u64, u64)>);
+
+    /// All records with offset and ordinal, and the place of all damage; then the error, if there is one.
+    fn read_all(
+        mut reader: impl RecordReader,
+        block_bytes: usize,
+        max_record_bytes: usize,
+    ) -> (Found, Option<Error>) {
+        let options = InputOptions { block_bytes, max_record_bytes, ..InputOptions::default() };
+        let mut block = Block { offset: 999, ..Block::default() };
+        let (mut records, mut damage) = (Vec::new(), Vec::new());
+        loop {
+            block.clear();
+            match reader.fill(&mut block, &options) {
+                Ok(true) => {}
+                Ok(false) => return ((records, damage), None),
+                Err(error) => return ((records, damage), Some(error)),
+            }
+            for i in 0..block.records.len() {
+                let record = block.record(i);
+                records.push((record.bytes.to_vec(), record.offset, record.ordinal));
+            }
+            damage.extend(block.damage.iter().map(|d| (d.line, d.offset)));
+        }
+    }
+
+    fn stream(bytes: &[u8]) -> Stream {
+        Stream::new("test".into(), Box::new(io::Cursor::new(bytes.to_vec())))
+    }
+
+    fn lines(bytes: &[u8], block_bytes: usize, limit: usize) -> Found {
+        let ((mut records, damage), error) = read_all(LineReader::new(stream(bytes)), block_bytes, limit);
+        assert!(error.is_none());
+        // A line that is too long and in the middle of a block is an empty record.
+        records.retain(|(_, _, ordinal)| damage.iter().all(|(line, _)| line - 1 != *ordinal));
+        (records, damage)
+    }
+
+    /// What lines there are, by looking at all of the input.
+    fn lines_oracle(bytes: &[u8], limit: usize) -> Found {
+        let (mut records, mut damage) = (Vec::new(), Vec::new());
+        let mut offset = 0;
+        for (i, line) in bytes.split_inclusive(|b| *b == b'\n').enumerate() {
+            let text = line.strip_suffix(b"\n").unwrap_or(line);
+            if text.len() > limit {
+                damage.push((i as u64 + 1, offset));
+            } else {
+                records.push((text.to_vec(), offset, i as u64));
+            }
+            offset += line.len() as u64;
+        }
+        (records, damage)
+    }
+
+    #[test]
+    fn a_long_line_is_passed_over() {
+        let long = "x".repeat(300_000);
+        let text = format!("a\n{long}\nb\n{long}\n{long}\nc\n{long}");
+        for block_bytes in [1, 1000, 1 << 20] {
+            for limit in [1, 1000, 299_999, 300_000] {
+                assert_eq!(lines(text.as_bytes(), block_bytes, limit), lines_oracle(text.as_bytes(), limit));
+            }
+        }
+        assert_eq!(lines(text.as_bytes(), 1000, 1000).1[0], (2, 2));
+        let ((_, _), error) = read_all(LineReader::new(stream(b"a\n")), 1, 1);
+        assert!(error.is_none());
+        let mut block = Block::default();
+        let options = InputOptions { max_record_bytes: 1000, ..InputOptions::default() };
+        LineReader::new(stream(long.as_bytes())).fill(&mut block, &options).unwrap();
+        assert_eq!(block.damage[0].message, "a record longer than 1000 bytes: raise --max-record-bytes");
+    }
+
+    /// Gives `bytes`, then an error.
+    fn torn(bytes: &[u8]) -> Stream {
+        struct Fails;
+        impl Read for Fails {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("told to"))
+            }
+        }
+        Stream::new("test".into(), Box::new(io::Cursor::new(bytes.to_vec()).chain(Fails)))
+    }
+
+    #[test]
+    fn a_torn_end_is_not_handed_out() {
+        for block_bytes in [1, 1 << 20] {
+            let ((records, _), error) = read_all(LineReader::new(torn(b"a\nb\nc")), block_bytes, 100);
+            assert_eq!(records.len(), 2);
+            assert!(error.is_some());
+            let split = TextSplit::BlankLine.expression().unwrap();
+            let ((records, _), error) =
+                read_all(TextReader::new(torn(b"a\n\nb\n\nc"), split), block_bytes, 100);
+            assert_eq!(records.len(), 2);
+            assert!(error.is_some());
+        }
+        let long = [&b"a\n"[..], &[b'x'; 200_000]].concat();
+        let ((records, damage), error) = read_all(LineReader::new(torn(&long)), 1, 1000);
+        assert_eq!((records.len(), damage), (1, vec![(2, 2)]));
+        assert!(error.is_some());
+    }
+
+    fn pieces(
+        bytes: &[u8],
+        split: &TextSplit,
+        block_bytes: usize,
+        limit: usize,
+        chunk: usize,
+        window: usize,
+    ) -> Found {
+        let mut reader = TextReader::new(stream(bytes), split.expression().unwrap());
+        (reader.chunk_bytes, reader.window_bytes) = (chunk, window);
+        let (found, error) = read_all(reader, block_bytes, limit);
+        assert!(error.is_none());
+        found
+    }
+
+    /// The pieces of a whole text in memory.
+    fn pieces_oracle(bytes: &[u8], split: &TextSplit, limit: usize) -> Found {
+        let mark = byte_order_mark(bytes);
+        let bytes = &bytes[mark..];
+        let expression = split.expression().unwrap();
+        let separators = expression.find_iter(bytes).filter(|m| !m.is_empty()).map(|m| (m.start(), m.end()));
+        let (mut records, mut damage) = (Vec::new(), Vec::new());
+        let (mut start, mut ordinal) = (0, 0);
+        for (end, next) in separators.chain([(bytes.len(), bytes.len())]) {
+            let piece = &bytes[start..end];
+            let front = piece.iter().take_while(|b| is_newline(**b)).count();
+            let offset = (mark + start + front) as u64;
+            let text = &piece[front..];
+            let length = text.iter().rposition(|b| !is_newline(*b)).map_or(0, |i| i + 1);
+            if text.len() > limit {
+                ordinal += 1;
+                damage.push((ordinal, offset));
+            } else if length > 0 {
+                records.push((text[..length].to_vec(), offset, ordinal));
+                ordinal += 1;
+            }
+            start = next;
+        }
+        (records, damage)
+    }
+
+    #[test]
+    fn blank_lines_separate_texts() {
+        let check = |text: &str, expected: &[&str]| {
+            for chunk in [1, 3, 1000] {
+                let (found, damage) = pieces(text.as_bytes(), &TextSplit::BlankLine, 4, 1000, chunk, 64);
+                let texts: Vec<_> = found.iter().map(|(t, ..)| std::str::from_utf8(t).unwrap()).collect();
+                assert_eq!((texts.as_slice(), damage.len()), (expected, 0), "{text:?}");
+            }
+        };
+        check("", &[]);
+        check("\n\n \n", &[]);
+        check("   ", &[]);
+        check("a", &["a"]);
+        check("a\nb\n", &["a\nb"]);
+        check("a\n\nb", &["a", "b"]);
+        check("\n\n  a\n \t\n\n\n  b\n\n", &["  a", "  b"]);
+        check("a\r\n\r\nb\r\n", &["a", "b"]);
+        check("\u{feff}é\n \n", &["é"]);
+    }
+
+    #[test]
+    fn long_separators_and_pieces_take_no_memory() {
+        let blank = vec![b'\n'; 3 << 20];
+        let text = [b"a", &blank[..], b"b", &blank[..]].concat();
+        let found = pieces(&text, &TextSplit::BlankLine, 1000, 1000, 4 << 16, 1 << 16);
+        let expected = vec![(b"a".to_vec(), 0, 0), (b"b".to_vec(), 1 + blank.len() as u64, 1)];
+        assert_eq!(found, (expected, vec![]));
+        let long = vec![b'x'; 3 << 20];
+        let text = [b"a\n\n", &long[..], b"\n\nb"].concat();
+        let mut reader = TextReader::new(stream(&text), TextSplit::BlankLine.expression().unwrap());
+        let options = InputOptions { max_record_bytes: 1000, ..InputOptions::default() };
+        let mut block = Block::default();
+        let (mut texts, mut damage) = (Vec::new(), 0);
+        while reader.fill(&mut block, &options).unwrap() {
+            assert!(reader.buffer.len() < 1 << 20, "{}", reader.buffer.len());
+            texts.extend((0..block.records.len()).map(|i| block.record(i).bytes.to_vec()));
+            damage += block.damage.len();
+            block.clear();
+        }
+        assert_eq!((texts, damage), (vec![b"a".to_vec(), b"b".to_vec()], 1));
+    }
+
+    proptest! {
+        #[test]
+        fn lines_do_not_depend_on_blocks(
+            text in "(\u{feff})?[ab\n]{0,40}", block_bytes in 1..30usize, limit in 0..12usize
+        ) {
+            // The mark is part of the first line's length; without it the oracle is simpler.
+            let text = text.trim_start_matches('\u{feff}').as_bytes();
+            prop_assert_eq!(lines(text, block_bytes, limit), lines_oracle(text, limit));
+        }
+
+        #[test]
+        fn pieces_do_not_depend_on_blocks_or_chunks(
+            text in "(\u{feff})?([ab\\-é\n]|\n\n|--|\r\n){0,60}",
+            block_bytes in 1..40usize, limit in 4..100usize, chunk in 1..50usize, which in 0..6usize
+        ) {
+            let patterns = ["--", "^-+$", "(?s)-.", "\\bé", "b*", "(?:\n|^)a\n"];
+            let split = TextSplit::separator(patterns[which]).unwrap();
+            let text = text.as_bytes();
+            // The window is longer than any separator, as the promise has it.
+            let found = pieces(text, &split, block_bytes, limit, chunk, 200);
+            prop_assert_eq!(found, pieces_oracle(text, &split, limit));
+            let blank = TextSplit::BlankLine;
+            let found = pieces(text, &blank, block_bytes, limit, chunk, 200);
+            prop_assert_eq!(found, pieces_oracle(text, &blank, limit));
+        }
+
+        #[test]
+        fn any_bytes_are_split_alike_for_any_block(
+            bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'\n')], 0..300), block_bytes in 1..100usize
+        ) {
+            let split = TextSplit::separator("(?-u)[\\x80-\\xff]+\n|\n\n").unwrap();
+            let one = pieces(&bytes, &split, 1, 50, 7, 16);
+            prop_assert_eq!(pieces(&bytes, &split, block_bytes, 50, 7, 16), one);
+        }
+    }
 }

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
     ui::set_log(cli::log_format(&matches));
     let cli = cli::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     signals::install();
+    silence_caught_panics();
     let (exit, signal) = match commands::execute(cli) {
         Ok(exit) => (exit, None),
         // Whatever failed after a signal failed because of it: the other stages of a pipe get it too.
@@ -32,4 +33,14 @@ fn main() -> ExitCode {
         signals::end_by(signal);
     }
     exit.into()
+}
+
+/// Panics of HTML parsers are caught and counted where they happen; nobody needs to read of them besides.
+fn silence_caught_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().name() != Some(curate_clean::EXTRACT_THREAD) {
+            report(panic);
+        }
+    }));
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use curate_clean::{Engine, ExtractOptions, PageExtractor, PageText};
 use curate_io::{Extraction, Extractor, InputOptions, MainText, Page, Records, TextSplit};
-use regex::bytes::RegexBuilder;
 use serde::Serialize;
 
 use crate::chain::{Chain, Ending};
@@ -40,7 +39,7 @@ pub(crate) struct ReadCommand {
 #[derive(Args, Debug, Clone, Serialize)]
 pub(crate) struct ReadOptions {
     /// How the main text of a web page is found
-    #[arg(long, value_name = "ENGINE", default_value = "trafilatura")]
+    #[arg(long, value_name = "ENGINE", default_value = "text")]
     extract: EngineName,
 
     /// Give up a page with more tags than this
@@ -59,19 +58,19 @@ pub(crate) struct ReadOptions {
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { extract: EngineName::Trafilatura, max_page_nodes: 200_000, max_page_time: 10_000, split_on: None }
+        Self { extract: EngineName::Text, max_page_nodes: 200_000, max_page_time: 10_000, split_on: None }
     }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum EngineName {
-    /// What a reader mode shows; the fastest
-    Readability,
-    /// Trafilatura's rules, with readability's as the way out
-    Trafilatura,
-    /// All visible text
+    /// The page without its furniture (navigation, link lists, banners); the fastest, and of the best recall
     Text,
+    /// What a reader mode shows; lets the least boilerplate through
+    Readability,
+    /// Trafilatura's rules
+    Trafilatura,
     /// Trafilatura's text, and what only readability found at its place
     Union,
 }
@@ -93,8 +92,7 @@ impl ReadOptions {
         if split_on == "blank-line" {
             return Ok(TextSplit::BlankLine);
         }
-        let regex = RegexBuilder::new(split_on).multi_line(true).build();
-        regex.map(TextSplit::Separator).map_err(|e| {
+        TextSplit::separator(split_on).map_err(|e| {
             Failure::new(e.to_string()).context(format!("--split-on {split_on} is no regular expression"))
         })
     }
