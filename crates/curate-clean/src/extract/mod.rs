@@ -32,7 +32,10 @@ use metadata::PageFacts;
 use pool::{Failure, Pool};
 use serialize::{Block, render};
 
-/// Name of the threads that pages are extracted on; a panic hook can tell a library's panic by it.
+/// Name of the threads that pages are extracted on.
+///
+/// A panic of a library there is caught and counted, but the panic hook still runs first: a program that wants no
+/// message on stderr for it installs a hook that is silent on threads of this name.
 pub const EXTRACT_THREAD: &str = "curate-extract";
 
 /// An engine that found less than this share of the page's text is not believed, in percent.
