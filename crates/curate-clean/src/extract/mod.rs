@@ -45,7 +45,7 @@ const MIN_INK: u64 = 125;
 
 /// Who decides what the main text of a page is.
 ///
-/// [`Engine::Text`] is the default: it has the best word F1 over all page types and is the fastest
+/// [`Engine::Text`] is the default: it has the best mean word F1 over pages of seven types and is the fastest
 /// (`benches/extract/README.md`). On articles Readability is a little better and lets half as much boilerplate pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Engine {
