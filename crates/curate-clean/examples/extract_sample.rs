@@ -4,6 +4,8 @@
 //! line on stdout is JSON: pages, CPU seconds of all threads spent in extraction, and texts by engine.
 
 #![allow(clippy::print_stdout)]
+// The predictions are scratch: nobody reads them before the program has ended.
+#![allow(clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -27,6 +27,8 @@ pub(crate) enum Tag {
     Body,
     Main,
     Article,
+    /// What readers without scripts see: a request to turn them on, or the whole page.
+    NoScript,
     Nav,
     Header,
     Footer,
@@ -55,6 +57,7 @@ impl Tag {
             "body" => Tag::Body,
             "main" => Tag::Main,
             "article" => Tag::Article,
+            "noscript" => Tag::NoScript,
             "nav" => Tag::Nav,
             "header" => Tag::Header,
             "footer" => Tag::Footer,
@@ -75,9 +78,9 @@ impl Tag {
             | "section" | "summary" | "tbody" | "tfoot" | "thead" => Tag::Block,
             "annotation" | "annotation-xml" | "area" | "audio" | "canvas" | "datalist" | "dialog"
             | "embed" | "frame" | "frameset" | "head" | "iframe" | "img" | "input" | "link" | "map"
-            | "meta" | "meter" | "noembed" | "noframes" | "noscript" | "object" | "option" | "param"
-            | "progress" | "rp" | "rt" | "script" | "select" | "source" | "style" | "svg" | "template"
-            | "textarea" | "title" | "track" | "video" => Tag::Unseen,
+            | "meta" | "meter" | "noembed" | "noframes" | "object" | "option" | "param" | "progress"
+            | "rp" | "rt" | "script" | "select" | "source" | "style" | "svg" | "template" | "textarea"
+            | "title" | "track" | "video" => Tag::Unseen,
             _ => Tag::Inline,
         }
     }
@@ -96,6 +99,8 @@ pub(crate) struct Node {
     pub tag: Tag,
     /// The author hides it: `hidden`, `aria-hidden="true"`, `display:none`, text for screen readers only.
     pub hidden: bool,
+    /// An `h1`: where the main part of a page begins.
+    pub first_heading: bool,
     /// Its class, id or role says navigation, advertisement, consent and the like.
     pub furniture: bool,
     /// A table that is declared to be layout.
@@ -249,6 +254,7 @@ fn push_text(dom: &mut Dom, contents: &str, in_link: bool, parent: Option<usize>
         ink: ink as u32,
         link_ink: if in_link { ink as u32 } else { 0 },
         hidden: false,
+        first_heading: false,
         furniture: false,
         layout: false,
         number: 1,
@@ -266,6 +272,7 @@ fn push_element(dom: &mut Dom, element: &Element) -> usize {
     let mut node = Node {
         tag: Tag::of(name),
         hidden: false,
+        first_heading: name == "h1",
         furniture: false,
         layout: false,
         number: 1,
@@ -309,7 +316,7 @@ fn close(dom: &mut Dom, index: usize, parent: Option<usize>) {
     let node = &mut dom.nodes[index];
     (node.end, node.text_to) = (end, text_to);
     let (ink, link_ink) = (node.ink, node.link_ink);
-    let counts = !node.hidden || boilerplate::is_protected(node.tag);
+    let counts = !(node.hidden || node.tag == Tag::NoScript) || boilerplate::is_protected(node.tag);
     if let Some(parent) = parent
         && counts
     {

@@ -1,7 +1,7 @@
 //! Each engine's view of a page as blocks.
 
 use dom_query::Document;
-use dom_smoothie::{CandidateSelectMode, Config, Readability};
+use dom_smoothie::{Config, Readability};
 
 use super::dom::Dom;
 use super::serialize::{Block, blocks};
@@ -10,11 +10,7 @@ use super::serialize::{Block, blocks};
 ///
 /// Consumes the parsed page, which the library rewrites.
 pub(crate) fn readability(document: Document) -> Vec<Block> {
-    let config = Config {
-        disable_json_ld: true,
-        candidate_select_mode: CandidateSelectMode::Readability,
-        ..Config::default()
-    };
+    let config = Config { disable_json_ld: true, ..Config::default() };
     // The address would only make links absolute, and links are not kept.
     let Ok(mut readability) = Readability::with_document(document, None, Some(config)) else {
         return Vec::new();
@@ -27,18 +23,16 @@ pub(crate) fn readability(document: Document) -> Vec<Block> {
 
 /// Trafilatura's rules: known containers, then paragraphs by rule, then fallbacks.
 pub(crate) fn trafilatura(html: &str) -> Vec<Block> {
-    // Dates are ours (`metadata.rs`), and links are kept so that navigation can be told by them.
+    // Dates are ours (`metadata.rs`), links are kept so that navigation can be told by them, and its own fallbacks
+    // are off: they double its time, and the engines that follow here do no worse (`benches/extract/README.md`).
     let options = trafilatura::Options::default()
-        .with_fallback(std::env::var_os("TR_FALLBACK").is_some())
-        .with_links(std::env::var_os("TR_NOLINKS").is_none())
-        .with_exclude_comments(std::env::var_os("TR_NOCOMMENTS").is_some())
+        .with_fallback(false)
+        .with_links(true)
         .with_html_date_mode(trafilatura::HtmlDateMode::Disabled);
     match trafilatura::extract(html, &options) {
         Ok(result) => {
             let mut found = content_blocks(&result.content_html);
-            if !result.comments_html.is_empty() {
-                found.extend(content_blocks(&result.comments_html));
-            }
+            found.extend(content_blocks(&result.comments_html));
             found
         }
         Err(_) => Vec::new(),

@@ -8,8 +8,8 @@ use super::serialize::{Block, Kind};
 
 /// Share of letters inside links from which a block is one of links, in percent.
 const LINK_PERCENT: u64 = 60;
-/// Mean bytes of an entry (an item, or a link of a paragraph) below which links are navigation: about four words.
-const SHORT_ENTRY: u64 = 25;
+/// Mean bytes of an entry (an item, or a link of a paragraph) below which links are navigation: three or four words.
+const SHORT_ENTRY: u64 = 20;
 
 /// Removes blocks and lists that are mostly short links.
 pub(crate) fn drop_navigation(blocks: Vec<Block>) -> Vec<Block> {
@@ -47,13 +47,6 @@ fn is_navigation(group: &[Block]) -> bool {
     let items = group.iter().filter(|block| block.kind == Kind::Item).count() as u64;
     let entries = items.max(sum(|block| block.links)).max(1);
     ink < entries * SHORT_ENTRY
-}
-
-/// Bytes of ink in blocks that are prose: not mostly links, and a sentence long at least.
-pub(crate) fn prose_ink(blocks: &[Block]) -> u64 {
-    let is_prose =
-        |block: &&Block| block.ink >= 60 && u64::from(block.link_ink) * 100 < u64::from(block.ink) * 50;
-    blocks.iter().filter(is_prose).map(|block| u64::from(block.ink)).sum()
 }
 
 #[cfg(test)]

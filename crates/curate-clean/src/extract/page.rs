@@ -1,7 +1,11 @@
 //! The `text` engine: all visible text of a page but its furniture.
 //!
-//! Furniture is left out by element (`nav`, `footer`, …), by role and by name, unless it holds more than a share of
-//! the page: then the name is wrong about it (a wrapper called `has-sidebar`, a page inside one `form`).
+//! 1. If one `main` element holds a fair share of the page, the rest of the page is not looked at.
+//! 2. Navigation, footers, asides, forms and page headers are left out, by element, by role and by the words of
+//!    class and id, unless the part holds the page's main heading or too much of its text: then the name is wrong
+//!    about it (a wrapper called `has-sidebar`, a page inside one `form`).
+//! 3. What is hidden is left out, and so is `noscript`, unless it holds more text than all that is visible: some
+//!    pages are hidden until their scripts have run, and some give crawlers a copy of themselves in `noscript`.
 
 use super::boilerplate::is_protected;
 use super::dom::{Dom, Node, Tag};
@@ -9,53 +13,93 @@ use super::serialize::{Block, blocks};
 
 /// An element named as furniture stays if it holds more than this share of the page's text, in percent.
 const MAX_FURNITURE_PERCENT: u64 = 40;
+/// A `main` element with less than this share of the page's text is an empty frame, in percent.
+const MIN_MAIN_PERCENT: u64 = 20;
 
 /// The page as blocks, without furniture; links are not judged here.
 pub(crate) fn page_blocks(dom: &Dom) -> Vec<Block> {
     let page = Page::of(dom);
-    let found = blocks(dom, |index, node| page.leaves_out(index, node));
-    if found.is_empty() {
-        // Some pages are hidden until their scripts have run.
-        return blocks(dom, |_, node| node.tag == Tag::Nav || node.tag == Tag::Footer);
-    }
-    found
+    blocks(dom, |index, node| page.leaves_out(index, node))
 }
 
+/// What is decided from the page as a whole.
+#[derive(Default)]
 struct Page {
+    /// Visible text in bytes without white space.
     ink: u64,
-    /// Half-open ranges of `main` and `article` elements, where a `header` belongs to the text.
+    /// The same for `noscript` elements together.
+    noscript_ink: u64,
+    /// Half-open ranges of the outermost `main` and `article` elements, where a `header` belongs to the text.
     articles: Vec<(usize, usize)>,
+    /// Positions of `main` elements and main headings.
+    hearts: Vec<usize>,
+    /// The range outside of which nothing is content.
+    within: Option<(usize, usize)>,
 }
 
 impl Page {
     fn of(dom: &Dom) -> Self {
-        let mut articles: Vec<(usize, usize)> = Vec::new();
-        let mut ink = 0;
-        for (index, node) in dom.nodes.iter().enumerate() {
-            if node.tag == Tag::Text {
-                ink += u64::from(node.ink);
+        let mut page = Page::default();
+        let mut mains = Vec::new();
+        let mut index = 0;
+        while let Some(node) = dom.nodes.get(index) {
+            match node.tag {
+                Tag::Text => page.ink += u64::from(node.ink),
+                Tag::NoScript => page.noscript_ink += u64::from(node.ink),
+                Tag::Main | Tag::Article if page.articles.last().is_none_or(|(_, end)| *end <= index) => {
+                    page.articles.push((index, node.end as usize));
+                }
+                _ => {}
             }
-            let is_article = matches!(node.tag, Tag::Main | Tag::Article);
-            if is_article && articles.last().is_none_or(|(_, end)| *end <= index) {
-                articles.push((index, node.end as usize));
+            if node.tag == Tag::Main {
+                mains.push(index);
             }
+            if node.tag == Tag::Main || node.first_heading {
+                page.hearts.push(index);
+            }
+            let unseen = (node.hidden && !is_protected(node.tag)) || node.tag == Tag::NoScript;
+            index = if unseen { node.end as usize } else { index + 1 };
         }
-        Page { ink, articles }
+        if let [main] = mains[..]
+            && page.share(dom.nodes[main].ink) >= MIN_MAIN_PERCENT
+            && page.noscript_ink <= page.ink
+        {
+            page.within = Some((main, dom.nodes[main].end as usize));
+        }
+        page
     }
 
     fn leaves_out(&self, index: usize, node: &Node) -> bool {
+        let end = node.end as usize;
+        if self.within.is_some_and(|(from, to)| index >= to || end <= from) {
+            return true;
+        }
+        if node.tag == Tag::NoScript {
+            return self.noscript_ink <= self.ink;
+        }
         if is_protected(node.tag) {
             return false;
         }
         if node.hidden {
-            return true;
+            return u64::from(node.ink) <= self.ink;
         }
-        let suspect = match node.tag {
+        let by_element = match node.tag {
             Tag::Nav | Tag::Footer | Tag::Aside | Tag::Form | Tag::Button => true,
-            Tag::Header => !self.in_article(index) || node.furniture,
-            _ => node.furniture,
+            Tag::Header => !self.in_article(index),
+            _ => false,
         };
-        suspect && u64::from(node.ink) * 100 <= self.ink * MAX_FURNITURE_PERCENT
+        let by_name = node.furniture && !self.holds_heart(index, end);
+        (by_element || by_name) && self.share(node.ink) <= MAX_FURNITURE_PERCENT
+    }
+
+    /// Share of the page's visible text in percent.
+    fn share(&self, ink: u32) -> u64 {
+        u64::from(ink) * 100 / self.ink.max(1)
+    }
+
+    fn holds_heart(&self, from: usize, to: usize) -> bool {
+        let at = self.hearts.partition_point(|heart| *heart < from);
+        self.hearts.get(at).is_some_and(|heart| *heart < to)
     }
 
     fn in_article(&self, index: usize) -> bool {
@@ -89,12 +133,22 @@ mod tests {
             "<p style='display: none'>x</p>",
             "<span class=sr-only>x</span>",
             "<select><option>x</select>",
-            "<noscript>turn it on</noscript>",
+            "<body><noscript>turn it on</noscript>",
             "<!-- x -->",
         ] {
             check(&format!("{furniture}{body}"), text);
         }
         check(&format!("<article><header>Head</header>{body}</article>"), &format!("Head\n\n{text}"));
+    }
+
+    #[test]
+    fn a_main_element_is_believed_if_it_holds_something() {
+        check("<p>before</p><main>The text of the page</main><p>after</p>", "The text of the page");
+        check(
+            "<p>The text of the page is here, outside</p><main>Wait</main>",
+            "The text of the page is here, outside\n\nWait",
+        );
+        check("<main>one</main><p>between</p><main>two</main>", "one\n\nbetween\n\ntwo");
     }
 
     #[test]
@@ -104,6 +158,14 @@ mod tests {
             "Long text here",
         );
         check("<div style='visibility:hidden'>All there is</div>", "All there is");
+        check(
+            "<div class=row-offcanvas><h1>Head</h1></div><p>a longer text outside of it</p>",
+            "Head\n\na longer text outside of it",
+        );
+        check(
+            "<p>Turn scripts on</p><noscript><p>The whole thread, post by post</p></noscript>",
+            "Turn scripts on\n\nThe whole thread, post by post",
+        );
         check("", "");
     }
 }
