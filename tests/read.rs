@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 
-use crate::support::{Scratch, curate, gzip, line, report};
+use crate::support::{Scratch, curate, gzip, line, page, report, shell, tree, warc_record};
 
 /// A zstd frame with a window of 128 MiB, which decoders refuse unless told otherwise.
 fn zstd_long(bytes: &[u8]) -> Vec<u8> {
@@ -126,4 +126,80 @@ fn outputs_are_compressed_by_name_and_appear_when_complete() {
     .expect(1);
     assert!(!failed.exists());
     assert_eq!(fs::read_dir(dir.path("")).unwrap().count(), 3, "no temporary is left");
+}
+
+#[test]
+fn a_text_can_be_many_documents() {
+    let dir = Scratch::new();
+    let path = dir.file("poems.txt", "one\nline\n\n\ntwo\n \n\nthree");
+    let name = path.display().to_string();
+    let expected = |texts: &[&str]| -> String {
+        texts.iter().enumerate().map(|(i, text)| line(&format!("{name}:{}", i + 1), text)).collect()
+    };
+    let out = curate(["read", &name, "--split-on", "blank-line"], "").ok();
+    assert_eq!(out.stdout(), expected(&["one\nline", "two", "three"]));
+    let out = curate(["read", &name, "--split-on", "^t\\w+"], "").ok();
+    assert_eq!(out.stdout(), expected(&["one\nline"]));
+    let out = curate(["read", &name, "--split-on", "("], "").expect(2);
+    assert!(out.stderr.starts_with("error: --split-on ( is no regular expression"), "{}", out.stderr);
+}
+
+#[test]
+fn pages_keep_what_they_say_of_themselves() {
+    let dir = Scratch::new();
+    let text = "The river flows past the old mill, and in the evening one hears the birds sing. ".repeat(6);
+    let html = page("Of rivers", &text).replace("<title>", "<meta property=\"article:published_time\" content=\"2021-03-04T05:06:07Z\"><title>");
+    let body = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{html}");
+    let archive = warc_record("response", 7, "http://example.org/river", body.as_bytes());
+    let path = dir.file("a.warc", archive);
+    for engine in ["text", "readability", "trafilatura", "union"] {
+        let out = curate(["read", "-q", "--extract", engine, path.to_str().unwrap()], "").ok();
+        let doc: serde_json::Value = serde_json::from_str(out.stdout()).unwrap();
+        assert_eq!(doc["id"], "urn:uuid:00000007-0000-4000-8000-000000000000");
+        assert_eq!(doc["url"], "http://example.org/river");
+        assert_eq!((&doc["added"], &doc["created"]), (&"2024-02-03T04:05:06Z".into(), &"2021-03-04".into()), "{doc:#}");
+        assert_eq!(doc["metadata"]["title"], "Of rivers");
+        assert_eq!(doc["metadata"]["http_status"], 200);
+        let found = doc["text"].as_str().unwrap();
+        assert!(found.contains("one hears the birds sing") && !found.contains("Imprint"), "{engine}: {found}");
+    }
+    let plain = dir.file("b.html", html);
+    let out = curate(["read", "-q", plain.to_str().unwrap()], "").ok();
+    assert!(out.stdout().contains("one hears the birds sing"), "{}", out.stdout());
+}
+
+#[test]
+fn outputs_take_the_shape_that_is_asked_for() {
+    let dir = Scratch::new();
+    dir.file("in/a/x.jsonl", (0..40).map(|i| line(&format!("x{i}"), &"word ".repeat(50))).collect::<String>());
+    dir.file("in/y.jsonl.gz", gzip(line("y", "short and poor").as_bytes()));
+    let input = dir.path("in").display().to_string();
+    let names = |dir: &std::path::Path| tree(dir).into_iter().map(|f| f.0).collect::<Vec<_>>();
+    let all = curate(["read", "-q", &input], "").ok();
+    for (to, expected) in [
+        ("jsonl", ["a/x.jsonl", "y.jsonl"]),
+        ("jsonl.gz", ["a/x.jsonl.gz", "y.jsonl.gz"]),
+        ("parquet", ["a/x.parquet", "y.parquet"]),
+    ] {
+        let out = dir.path(&format!("out-{to}/"));
+        curate(["read", "-q", &input, "--to", to, "-o", out.to_str().unwrap()], "").ok();
+        assert_eq!(names(&out), expected);
+        let back = curate(["read", "-q", out.to_str().unwrap()], "").ok();
+        assert_eq!(back.stdout(), all.stdout(), "{to}");
+    }
+    let parts = dir.path("parts/p.jsonl");
+    curate(["read", "-q", &input, "--shard-size", "4K", "-o", parts.to_str().unwrap()], "").ok();
+    assert_eq!(names(&dir.path("parts")), ["p-00000.jsonl", "p-00001.jsonl", "p-00002.jsonl"]);
+    let dolma = dir.path("dolma/");
+    curate(["clean", "-q", &input, "--to", "dolma", "-o", dolma.to_str().unwrap()], "").ok();
+    assert_eq!(
+        names(&dolma),
+        ["attributes/curate/a/x.jsonl.gz", "attributes/curate/y.jsonl.gz", "documents/a/x.jsonl.gz", "documents/y.jsonl.gz"]
+    );
+    let attributes = dir.path("dolma/attributes/curate/y.jsonl.gz");
+    let rows = shell(&format!("gzip -dc {}", attributes.display()), "").ok();
+    assert_eq!(rows.stdout(), "{\"id\":\"y\",\"attributes\":{\"curate__clean__too_few_words\":[[0,14,1.0]]}}\n");
+    let file = dir.path("one.jsonl");
+    let out = curate(["read", &input, "--to", "parquet", "-o", file.to_str().unwrap()], "").expect(2);
+    assert!(out.stderr.contains("hint: end the name in / for a new directory"), "{}", out.stderr);
 }

@@ -27,6 +27,9 @@ pub enum Format {
     Tar,
 }
 
+/// The tag of blocks whose records are pieces of a text, each a document of its own.
+pub(crate) const PIECE_TAG: u32 = 5;
+
 /// Bytes of an input that [`Format::of_content`] looks at.
 pub(crate) const HEAD_BYTES: usize = 512;
 

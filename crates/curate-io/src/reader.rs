@@ -8,7 +8,7 @@ use curate_core::{Block, Error, Malformed};
 use regex::bytes::{Match, Regex, RegexBuilder};
 
 use crate::error::IoError;
-use crate::format::Format;
+use crate::format::{Format, PIECE_TAG};
 use crate::input::InputOptions;
 
 /// One open input that gives its records block by block.
@@ -395,7 +395,7 @@ impl RecordReader for TextReader {
     fn fill(&mut self, block: &mut Block, options: &InputOptions) -> curate_core::Result<bool> {
         block.offset = self.offset;
         block.first_record = self.records;
-        block.format = Format::Text.tag();
+        block.format = PIECE_TAG;
         while block.data.len() < options.block_bytes || block.records.is_empty() {
             let piece = self.pending.take().or_else(|| self.next_piece(options.max_record_bytes));
             match piece {

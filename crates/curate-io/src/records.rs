@@ -5,7 +5,7 @@ use std::sync::Arc;
 use curate_core::{Codec, Document, Malformed, Parsed, Record};
 
 use crate::error::Result;
-use crate::format::Format;
+use crate::format::{Format, PIECE_TAG};
 use crate::json::{self, Fault, FieldPath};
 use crate::page::{self, Extractor};
 use crate::warc;
@@ -85,10 +85,14 @@ pub(crate) fn made_up_id(record: Record<'_>) -> String {
     format!("{}:{}", record.origin, record.ordinal + 1)
 }
 
+/// A text file is called by its name; a piece of one by its place too.
 fn parse_text(record: Record<'_>) -> std::result::Result<Document<'_>, Fault> {
     let text = std::str::from_utf8(record.bytes)
         .map_err(|e| Fault { offset: e.valid_up_to(), message: "expected UTF-8 text".to_owned() })?;
-    Ok(Document::new(record.bytes, record.origin, "", text))
+    Ok(match record.format == PIECE_TAG {
+        true => Document::new(record.bytes, made_up_id(record), "", text),
+        false => Document::new(record.bytes, record.origin, "", text),
+    })
 }
 
 /// What a record holds, by the tag of its block.
