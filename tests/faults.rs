@@ -59,7 +59,8 @@ fn closed_doors_are_named() {
     let (code, stderr) = as_nobody(&["read", "-o", &target]).unwrap();
     assert_eq!(code, Some(2));
     assert!(
-        stderr.starts_with("error: cannot create ") && stderr.contains("caused by: Permission denied (os error 13)"),
+        stderr.starts_with("error: cannot create ")
+            && stderr.contains("caused by: Permission denied (os error 13)"),
         "{stderr}"
     );
 }
@@ -81,7 +82,9 @@ fn signals_stop_cleanly() {
         // Feed it until it stops reading.
         let writer = thread::spawn(move || while pipe.write_all(input.as_bytes()).is_ok() {});
         let start = Instant::now();
-        while fs::read_dir(dir.path("")).unwrap().next().is_none() && start.elapsed() < Duration::from_secs(30) {
+        while fs::read_dir(dir.path("")).unwrap().next().is_none()
+            && start.elapsed() < Duration::from_secs(30)
+        {
             thread::sleep(Duration::from_millis(2));
         }
         // SAFETY: kill(2) with the id of our own child, which has not been waited for.
@@ -98,14 +101,16 @@ fn signals_stop_cleanly() {
 #[test]
 fn torn_archives_give_what_they_hold_and_are_named() {
     let dir = Scratch::new();
-    let text: String = corpus(2000).lines().filter(|l| l.ends_with("\"}")).map(|l| format!("{l}\n")).collect();
+    let text: String =
+        corpus(2000).lines().filter(|l| l.ends_with("\"}")).map(|l| format!("{l}\n")).collect();
     let cut = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
     let zst = zstd::encode_all(text.as_bytes(), 1).unwrap();
     let after = dir.file("z.jsonl", line("after", "the next file is read all the same"));
     for (name, packed) in [("a.jsonl.gz", cut(gzip(text.as_bytes()))), ("b.jsonl.zst", cut(zst))] {
         let path = dir.file(name, packed);
         let json = dir.path("report.json");
-        let args = ["read".as_ref(), "--report".as_ref(), json.as_os_str(), path.as_os_str(), after.as_os_str()];
+        let args =
+            ["read".as_ref(), "--report".as_ref(), json.as_os_str(), path.as_os_str(), after.as_os_str()];
         let out = curate(args, "").expect(1);
         let kept = out.stdout().strip_suffix(&line("after", "the next file is read all the same")).unwrap();
         assert!(text.starts_with(kept) && kept.len() > text.len() / 10, "{} bytes", kept.len());
@@ -115,13 +120,18 @@ fn torn_archives_give_what_they_hold_and_are_named() {
         assert!(out.stderr.contains("warning: 1 faults in the inputs"), "{}", out.stderr);
         let strict = curate(["read".as_ref(), "--on-error".as_ref(), "fail".as_ref(), path.as_os_str()], "");
         let strict = strict.expect(1);
-        assert!(strict.stderr.starts_with(&format!("error: malformed record: {}", path.display())), "{}", strict.stderr);
+        assert!(
+            strict.stderr.starts_with(&format!("error: malformed record: {}", path.display())),
+            "{}",
+            strict.stderr
+        );
     }
 }
 
 #[test]
 fn odd_bytes_in_records() {
-    let deep = format!("{{\"id\":\"deep\",\"text\":\"t\",\"x\":{}1{}}}", "[".repeat(10_000), "]".repeat(10_000));
+    let deep =
+        format!("{{\"id\":\"deep\",\"text\":\"t\",\"x\":{}1{}}}", "[".repeat(10_000), "]".repeat(10_000));
     let input = [
         b"{\"id\":\"crlf\",\"text\":\"a\\r\\nb\"}\r\n".as_slice(),
         b"{\"id\":\"bad\",\"text\":\"\xff\"}\n",
@@ -141,8 +151,14 @@ fn odd_bytes_in_records() {
     assert_eq!(report["malformed_samples"][2]["message"], "nested more than 500 levels deep");
     assert_eq!(report["malformed_samples"][0]["line"], 2);
     assert!(report["malformed_samples"][0]["message"].as_str().unwrap().contains("UTF-8"), "{report:#}");
-    let cleaned = curate(["clean", "--recipe", "none", "-q"], "{\"id\":\"t\",\"text\":\"first\",\"text\":\"last \"}\n").ok();
-    assert_eq!(cleaned.stdout(), "{\"id\":\"t\",\"text\":\"first\",\"text\":\"last\"}\n", "of a repeated name the last counts");
+    let cleaned =
+        curate(["clean", "--recipe", "none", "-q"], "{\"id\":\"t\",\"text\":\"first\",\"text\":\"last \"}\n")
+            .ok();
+    assert_eq!(
+        cleaned.stdout(),
+        "{\"id\":\"t\",\"text\":\"first\",\"text\":\"last\"}\n",
+        "of a repeated name the last counts"
+    );
 }
 
 #[test]

@@ -9,7 +9,10 @@ use proptest::prelude::*;
 use crate::support::{corpus, crawl, gzip, line, page, warc_record};
 
 fn arc() -> Vec<u8> {
-    let html = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{}", page("Old", "An old page. It has words."));
+    let html = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{}",
+        page("Old", "An old page. It has words.")
+    );
     let version = "1 0 Example\nURL IP-address Archive-date Content-type Archive-length\n\n";
     format!(
         "filedesc://a.arc 0.0.0.0 20080430204825 text/plain {}\n{version}\

@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{CURATE, Random, Scratch, corpus, crawl, curate, line, prose, report, root, shell, tree};
+use crate::support::{
+    CURATE, Random, Scratch, corpus, crawl, curate, line, prose, report, root, shell, tree,
+};
 
 /// A corpus without malformed rows.
 fn sound_corpus(n: usize) -> String {
@@ -99,18 +101,15 @@ fn a_killed_run_goes_on_where_it_was() {
     run("fineweb-like", &crawl_settings(&input, &whole)).ok();
     let files = crawl_files(&dir.path("killed"));
     let manifest = dir.path("killed/run/manifest.jsonl");
-    let mut args = vec!["run".to_owned(), "pipelines/fineweb-like.toml".to_owned(), "--set=threads=1".to_owned()];
+    let mut args =
+        vec!["run".to_owned(), "pipelines/fineweb-like.toml".to_owned(), "--set=threads=1".to_owned()];
     let settings = crawl_settings(&input, &files);
     args.extend(settings.iter().map(|(key, value)| format!("--set={key}={}", value.display())));
     let mut random = Random(3);
     let mut kills = 0;
     for round in 0..6 {
-        let mut child = Command::new(CURATE)
-            .args(&args)
-            .current_dir(root())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child =
+            Command::new(CURATE).args(&args).current_dir(root()).stderr(Stdio::null()).spawn().unwrap();
         // Kill when another unit or two is finished, and then at no particular moment.
         let start = Instant::now();
         let units = || fs::read_to_string(&manifest).map_or(0, |text| text.lines().count());
@@ -130,7 +129,8 @@ fn a_killed_run_goes_on_where_it_was() {
     assert_same_files(&dir.path("whole/out"), &dir.path("killed/out"));
     let counts = |name: &str| {
         let mut json = report(&dir.path(name));
-        for volatile in ["seconds", "cpu_seconds", "peak_rss_bytes", "parse_seconds", "parameters", "shards"] {
+        for volatile in ["seconds", "cpu_seconds", "peak_rss_bytes", "parse_seconds", "parameters", "shards"]
+        {
             json.as_object_mut().unwrap().remove(volatile);
         }
         for stage in json["stages"].as_array_mut().unwrap() {
@@ -187,7 +187,10 @@ fn books_and_code_are_their_pipes() {
     for i in 0..8 {
         let text = prose(3000, &mut Random(100 + i as u64));
         dir.file(&format!("books/{i}.txt"), &text);
-        dir.file(&format!("code/src/{i}.rs"), format!("fn f{}() {{\n\t// {} \n}}\n", random.below(99), &text[..300].replace('\n', " ")));
+        dir.file(
+            &format!("code/src/{i}.rs"),
+            format!("fn f{}() {{\n\t// {} \n}}\n", random.below(99), &text[..300].replace('\n', " ")),
+        );
     }
     dir.file("code/logo.png", [0x89, b'P', 0xff, 0xfe]);
     for (name, input) in [("books", "books"), ("code", "code")] {
@@ -210,7 +213,8 @@ fn books_and_code_are_their_pipes() {
 #[test]
 fn multilingual_keeps_the_files_of_its_input() {
     let dir = Scratch::new();
-    let german = "Der Fluss fließt an der alten Mühle vorbei, und am Abend hört man die Vögel singen. ".repeat(8);
+    let german =
+        "Der Fluss fließt an der alten Mühle vorbei, und am Abend hört man die Vögel singen. ".repeat(8);
     dir.file("in/de/a.jsonl.gz", crate::support::gzip(line("de", &german).as_bytes()));
     dir.file("in/en.jsonl", sound_corpus(60));
     let (input, output, json) = (dir.path("in"), dir.path("out/"), dir.path("report.json"));

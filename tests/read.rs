@@ -148,7 +148,10 @@ fn a_text_can_be_many_documents() {
 fn pages_keep_what_they_say_of_themselves() {
     let dir = Scratch::new();
     let text = "The river flows past the old mill, and in the evening one hears the birds sing. ".repeat(6);
-    let html = page("Of rivers", &text).replace("<title>", "<meta property=\"article:published_time\" content=\"2021-03-04T05:06:07Z\"><title>");
+    let html = page("Of rivers", &text).replace(
+        "<title>",
+        "<meta property=\"article:published_time\" content=\"2021-03-04T05:06:07Z\"><title>",
+    );
     let body = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{html}");
     let archive = warc_record("response", 7, "http://example.org/river", body.as_bytes());
     let path = dir.file("a.warc", archive);
@@ -157,11 +160,18 @@ fn pages_keep_what_they_say_of_themselves() {
         let doc: serde_json::Value = serde_json::from_str(out.stdout()).unwrap();
         assert_eq!(doc["id"], "urn:uuid:00000007-0000-4000-8000-000000000000");
         assert_eq!(doc["url"], "http://example.org/river");
-        assert_eq!((&doc["added"], &doc["created"]), (&"2024-02-03T04:05:06Z".into(), &"2021-03-04".into()), "{doc:#}");
+        assert_eq!(
+            (&doc["added"], &doc["created"]),
+            (&"2024-02-03T04:05:06Z".into(), &"2021-03-04".into()),
+            "{doc:#}"
+        );
         assert_eq!(doc["metadata"]["title"], "Of rivers");
         assert_eq!(doc["metadata"]["http_status"], 200);
         let found = doc["text"].as_str().unwrap();
-        assert!(found.contains("one hears the birds sing") && !found.contains("Imprint"), "{engine}: {found}");
+        assert!(
+            found.contains("one hears the birds sing") && !found.contains("Imprint"),
+            "{engine}: {found}"
+        );
     }
     let plain = dir.file("b.html", html);
     let out = curate(["read", "-q", plain.to_str().unwrap()], "").ok();
@@ -171,7 +181,10 @@ fn pages_keep_what_they_say_of_themselves() {
 #[test]
 fn outputs_take_the_shape_that_is_asked_for() {
     let dir = Scratch::new();
-    dir.file("in/a/x.jsonl", (0..40).map(|i| line(&format!("x{i}"), &"word ".repeat(50))).collect::<String>());
+    dir.file(
+        "in/a/x.jsonl",
+        (0..40).map(|i| line(&format!("x{i}"), &"word ".repeat(50))).collect::<String>(),
+    );
     dir.file("in/y.jsonl.gz", gzip(line("y", "short and poor").as_bytes()));
     let input = dir.path("in").display().to_string();
     let names = |dir: &std::path::Path| tree(dir).into_iter().map(|f| f.0).collect::<Vec<_>>();
@@ -194,11 +207,19 @@ fn outputs_take_the_shape_that_is_asked_for() {
     curate(["clean", "-q", &input, "--to", "dolma", "-o", dolma.to_str().unwrap()], "").ok();
     assert_eq!(
         names(&dolma),
-        ["attributes/curate/a/x.jsonl.gz", "attributes/curate/y.jsonl.gz", "documents/a/x.jsonl.gz", "documents/y.jsonl.gz"]
+        [
+            "attributes/curate/a/x.jsonl.gz",
+            "attributes/curate/y.jsonl.gz",
+            "documents/a/x.jsonl.gz",
+            "documents/y.jsonl.gz"
+        ]
     );
     let attributes = dir.path("dolma/attributes/curate/y.jsonl.gz");
     let rows = shell(&format!("gzip -dc {}", attributes.display()), "").ok();
-    assert_eq!(rows.stdout(), "{\"id\":\"y\",\"attributes\":{\"curate__clean__too_few_words\":[[0,14,1.0]]}}\n");
+    assert_eq!(
+        rows.stdout(),
+        "{\"id\":\"y\",\"attributes\":{\"curate__clean__too_few_words\":[[0,14,1.0]]}}\n"
+    );
     let file = dir.path("one.jsonl");
     let out = curate(["read", &input, "--to", "parquet", "-o", file.to_str().unwrap()], "").expect(2);
     assert!(out.stderr.contains("hint: end the name in / for a new directory"), "{}", out.stderr);

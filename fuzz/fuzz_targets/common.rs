@@ -37,13 +37,16 @@ impl Extractor for Whole {
 /// Reads `bytes` as an input of `format`, or of what they look like: every record is kept, set aside or malformed.
 pub(crate) fn read(format: Option<Format>, bytes: &[u8]) {
     for block_bytes in [64, 1 << 16] {
-        let options = InputOptions { format, block_bytes, max_record_bytes: 1 << 20, ..InputOptions::default() };
+        let options =
+            InputOptions { format, block_bytes, max_record_bytes: 1 << 20, ..InputOptions::default() };
         let file = InputFile::in_memory("fuzz", bytes.into());
         let mut inputs = Inputs::new(vec![file], options);
-        let codec = Records::new("text", "id").expect("both are paths").canonical().with_extractor(Arc::new(Whole));
+        let codec =
+            Records::new("text", "id").expect("both are paths").canonical().with_extractor(Arc::new(Whole));
         let mut sink = Counting::default();
         let options = RunOptions { on_error: OnError::Skip, ..RunOptions::new(1) };
-        let report = curate_core::run(&mut inputs, &codec, Vec::new(), &mut sink, &options).expect("no fault ends a run");
+        let report = curate_core::run(&mut inputs, &codec, Vec::new(), &mut sink, &options)
+            .expect("no fault ends a run");
         let set_aside: u64 = report.set_aside.values().sum();
         assert_eq!(report.read, report.kept + report.malformed + set_aside);
         assert_eq!(sink.0, report.kept);

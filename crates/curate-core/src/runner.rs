@@ -978,16 +978,33 @@ mod tests {
         let second = ("b", vec!["", "!", "drop 2", "drop 3", "drop 4", "six"]);
         let (found, whole) = pieces(vec![first.clone(), second.clone()]);
         let expected = [
-            "[a]", "one\ntwo\n", "EDIT\nEDIT\n", "three\n", "four\n", "-drop 1", "five\n", "[b]", "!1", "-drop 2",
-            "-drop 3", "-drop 4", "six\n",
+            "[a]",
+            "one\ntwo\n",
+            "EDIT\nEDIT\n",
+            "three\n",
+            "four\n",
+            "-drop 1",
+            "five\n",
+            "[b]",
+            "!1",
+            "-drop 2",
+            "-drop 3",
+            "-drop 4",
+            "six\n",
         ];
         assert_eq!(found, expected);
         assert_eq!((whole.read, whole.kept, whole.dropped(), whole.malformed), (14, 8, 4, 1));
         assert_eq!(whole.set_aside["question"], 1);
-        assert_eq!(whole.bytes_out, expected.iter().filter(|p| p.ends_with('\n')).map(|p| p.len() as u64).sum::<u64>());
+        assert_eq!(
+            whole.bytes_out,
+            expected.iter().filter(|p| p.ends_with('\n')).map(|p| p.len() as u64).sum::<u64>()
+        );
         assert_eq!(whole.damaged[0].to_string(), "b (byte 7): cut");
         let samples = &whole.stages[0].samples["told_to"];
-        assert_eq!(samples.iter().map(|s| s.text.as_str()).collect::<Vec<_>>(), ["drop 1", "drop 2", "drop 3"]);
+        assert_eq!(
+            samples.iter().map(|s| s.text.as_str()).collect::<Vec<_>>(),
+            ["drop 1", "drop 2", "drop 3"]
+        );
         let mut halves = pieces(vec![first]).1;
         halves.append(pieces(vec![second]).1);
         assert_eq!(halves, whole);

@@ -4,7 +4,8 @@
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 
 fn main() -> io::Result<()> {
-    let path = std::env::args().nth(1).ok_or_else(|| io::Error::other("usage: serde_json_loop FILE.jsonl"))?;
+    let path =
+        std::env::args().nth(1).ok_or_else(|| io::Error::other("usage: serde_json_loop FILE.jsonl"))?;
     let mut input = BufReader::with_capacity(1 << 20, std::fs::File::open(path)?);
     let mut output = BufWriter::with_capacity(1 << 20, io::stdout().lock());
     let mut line = Vec::new();

@@ -73,9 +73,8 @@ impl Format {
     /// The format that the first bytes of an input (after decompression) leave no doubt about.
     pub(crate) fn of_content(head: &[u8]) -> Option<Self> {
         let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
-        let starts = |prefix: &[u8]| {
-            text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-        };
+        let starts =
+            |prefix: &[u8]| text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
         if head.starts_with(b"PAR1") {
             Some(Self::Parquet)
         } else if head.starts_with(b"ARROW1") || head.starts_with(&[0xff; 4]) {

@@ -93,7 +93,8 @@ fn members_without(
     let mut members = Vec::new();
     walk(&record[range.clone()], range.start, |name, value| members.push((name.to_owned(), value)))?;
     for (name, value) in members {
-        let tails: Vec<&[String]> = taken.iter().filter(|path| path[0] == name).map(|path| &path[1..]).collect();
+        let tails: Vec<&[String]> =
+            taken.iter().filter(|path| path[0] == name).map(|path| &path[1..]).collect();
         if tails.iter().any(|tail| tail.is_empty()) {
             continue;
         }

@@ -153,7 +153,8 @@ impl Pass<'_> {
             ..RunOptions::new(self.stream.threads.map_or_else(default_threads, usize::from))
         };
         let voice = &self.stream.voice;
-        let _line = ProgressLine::start(voice.progress, voice.quiet, self.command, Arc::clone(&self.progress));
+        let _line =
+            ProgressLine::start(voice.progress, voice.quiet, self.command, Arc::clone(&self.progress));
         let stages = links.iter_mut().map(|link| link.kind.stage()).collect();
         let mut source = Watched::new(source);
         Ok(curate_core::run(&mut source, codec, stages, sink, &options)?)

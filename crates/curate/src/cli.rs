@@ -159,7 +159,9 @@ impl OutputOptions {
             }
             (false, _) if self.to.is_some() => {
                 return Err(Failure::new(format!("--to needs a directory, and {} is none", path.display()))
-                    .with_hint("end the name in / for a new directory; a file's own name chooses its format"));
+                    .with_hint(
+                        "end the name in / for a new directory; a file's own name chooses its format",
+                    ));
             }
             (false, Some(shard_bytes)) => Destination::Sharded { path, shard_bytes },
             (false, None) => Destination::Stream(Some(path)),

@@ -46,8 +46,9 @@ pub(crate) struct PipelineFile {
 impl PipelineFile {
     /// Parses the text of the file called `name`.
     pub(crate) fn parse(text: &str, name: &str) -> Result<Self> {
-        let not_toml =
-            |e: toml::de::Error| Failure::new(e.to_string().trim_end()).context(format!("{name} is not TOML"));
+        let not_toml = |e: toml::de::Error| {
+            Failure::new(e.to_string().trim_end()).context(format!("{name} is not TOML"))
+        };
         let spans = DeTable::parse(text).map_err(not_toml)?.into_inner();
         let mut table: Table = text.parse().map_err(not_toml)?;
         let line = |offset: usize| Place::Line(1 + text[..offset].matches('\n').count());
@@ -206,7 +207,9 @@ impl Section {
 
     /// The place of the setting that a parse error is about; the section's own if it names none.
     fn place_of(&self, error: &clap::Error) -> Place {
-        let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return self.place };
+        let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+            return self.place;
+        };
         let name = argument.trim_start_matches('-');
         let name = name.split([' ', '=', '<', '[']).next().unwrap_or(name);
         let same = |s: &&Setting| s.name.replace('_', "-") == name;

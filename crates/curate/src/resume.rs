@@ -94,7 +94,8 @@ fn identity(file: &InputFile) -> Result<Identity> {
 }
 
 fn unit(files: Vec<InputFile>, identities: Vec<Identity>, options: &Value) -> Unit {
-    let content = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "files": identities, "options": options });
+    let content =
+        serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "files": identities, "options": options });
     let key = format!("{:032x}", xxh3_128(content.to_string().as_bytes()));
     Unit { key, files, identities }
 }
@@ -121,18 +122,28 @@ impl RunDirectory {
     /// # Errors
     /// Another process works in it.
     pub(crate) fn open(dir: &Path, restart: bool) -> Result<Self> {
-        let failed = |path: &Path, e: io::Error| Failure::new(e.to_string()).context(format!("cannot open {}", path.display()));
+        let failed = |path: &Path, e: io::Error| {
+            Failure::new(e.to_string()).context(format!("cannot open {}", path.display()))
+        };
         let units = dir.join("units");
         fs::create_dir_all(&units).map_err(|e| failed(&units, e))?;
         let lock_path = dir.join("lock");
-        let lock = OpenOptions::new().create(true).append(true).open(&lock_path).map_err(|e| failed(&lock_path, e))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&lock_path)
+            .map_err(|e| failed(&lock_path, e))?;
         lock.try_lock().map_err(|_| {
             Failure::new(format!("another process works in {}", dir.display()))
                 .with_hint("wait for it, or give this run another --run-dir")
         })?;
         let path = dir.join("manifest.jsonl");
-        let mut manifest =
-            OpenOptions::new().create(true).read(true).append(true).open(&path).map_err(|e| failed(&path, e))?;
+        let mut manifest = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .append(true)
+            .open(&path)
+            .map_err(|e| failed(&path, e))?;
         if restart {
             manifest.set_len(0).map_err(|e| failed(&path, e))?;
             let _ = fs::remove_file(dir.join("output.json"));
@@ -162,7 +173,8 @@ impl RunDirectory {
         line.push(b'\n');
         let written = self.manifest.write_all(&line).and_then(|()| self.manifest.sync_data());
         written.map_err(|e| {
-            Failure::new(e.to_string()).context(format!("cannot write {}", self.dir.join("manifest.jsonl").display()))
+            Failure::new(e.to_string())
+                .context(format!("cannot write {}", self.dir.join("manifest.jsonl").display()))
         })?;
         self.finished.insert(finished.key.clone(), finished);
         Ok(())
@@ -220,7 +232,10 @@ fn read_manifest(manifest: &mut File) -> io::Result<BTreeMap<String, Finished>> 
 /// The hash that names an output: of everything that it depends on.
 pub(crate) fn output_key(units: &[Unit], options: &Value) -> String {
     let keys: Vec<&str> = units.iter().map(|unit| unit.key.as_str()).collect();
-    format!("{:032x}", xxh3_128(serde_json::json!({ "units": keys, "options": options }).to_string().as_bytes()))
+    format!(
+        "{:032x}",
+        xxh3_128(serde_json::json!({ "units": keys, "options": options }).to_string().as_bytes())
+    )
 }
 
 #[cfg(test)]

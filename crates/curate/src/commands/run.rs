@@ -144,7 +144,8 @@ impl Pipeline {
             ["--run-dir", "--unit-size", "--output", "--to", "--shard-size"].iter().any(|o| a.starts_with(o))
         });
         commands[0].extend(for_pipe.into_iter().chain(inputs));
-        let outputs = for_run.into_iter().filter(|a| !a.starts_with("--run-dir") && !a.starts_with("--unit-size"));
+        let outputs =
+            for_run.into_iter().filter(|a| !a.starts_with("--run-dir") && !a.starts_with("--unit-size"));
         commands.last_mut().expect("read is always there").extend(outputs);
         let stages = stages.into_iter().map(|(_, stage)| stage).collect();
         Ok(Self { top, read, stages, commands })
@@ -298,7 +299,12 @@ impl Pipeline {
         Ok(json!({ "input": input, "read": self.read, "stages": stages }))
     }
 
-    fn run_unit(&self, run: &RunDirectory, unit: Unit, links: &mut [Link]) -> Result<crate::resume::Finished> {
+    fn run_unit(
+        &self,
+        run: &RunDirectory,
+        unit: Unit,
+        links: &mut [Link],
+    ) -> Result<crate::resume::Finished> {
         let stream = &self.top.stream;
         let mut spool = SpoolWriter::create(&run.spool(&unit.key))?;
         for (stage, link) in links.iter().enumerate() {
@@ -432,7 +438,10 @@ mod tests {
         check(&GOOD.replace("command = \"dedup\"", "command = \"read\""), "p.toml:7: stage 2 (read)");
         check(&GOOD.replace("val=0.1\"\n", "val=0.1\"\nseed = -1\n"), "p.toml:18: stage 4 (pack)");
         check(&GOOD.replace("threads = 3", "threads = [[1]]"), "threads: expected a string or a number");
-        check(&GOOD.replace("threads = 3", "thread = 3"), "p.toml:3: the top of the file: unknown option `thread`");
+        check(
+            &GOOD.replace("threads = 3", "thread = 3"),
+            "p.toml:3: the top of the file: unknown option `thread`",
+        );
         assert!(fault(GOOD, &["wash.x=1"]).0.contains("no stage wash"));
         assert!(fault(GOOD, &["nothing"]).0.contains("no `=`"));
         assert!(fault(GOOD, &["pack.sed=1"]).0.starts_with("p.toml with --set: stage 4 (pack)"));
