@@ -62,7 +62,7 @@ fn every_shipped_pipeline_is_valid() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "toml") {
             let out = curate(["run".as_ref(), path.as_os_str(), "--dry-run".as_ref()], "").ok();
-            assert!(out.stdout().starts_with("curate "), "{}", out.stdout());
+            assert!(out.stdout().contains("\ncurate read "), "{}", out.stdout());
         }
     }
 }
