@@ -23,6 +23,8 @@ pub enum IoError {
     Url { action: &'static str, url: String, message: String, hint: String },
     #[error("{path} is a directory")]
     OutputIsDirectory { path: PathBuf },
+    #[error("{path} is being written already")]
+    OutputInUse { path: PathBuf },
     #[error("{path:?} is not a field path: expected names joined by dots, such as metadata.text")]
     FieldPath { path: String },
     #[error(transparent)]
@@ -51,6 +53,9 @@ impl IoError {
                 Some("the run directory was changed by someone: start again with --restart".to_owned())
             }
             Self::OutputIsDirectory { .. } => Some("name a file, such as out/kept.jsonl.zst".to_owned()),
+            Self::OutputInUse { .. } => {
+                Some("another process, or another option of this one, writes to the same file".to_owned())
+            }
             Self::Output(error) => Some(error.hint()),
             Self::NoMatch { .. } => Some(
                 "`*` stops at a slash, `**` does not; files of unknown kind are passed over unless --format says \

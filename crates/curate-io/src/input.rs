@@ -804,10 +804,10 @@ mod tests {
             assert_eq!(
                 damage,
                 [
-                    format!("{name}:0 (byte 5120): member name leaves the archive (../x): not read"),
-                    at("inner.tar:0 (byte 0): an archive inside an archive: not read; unpack the outer one"),
+                    format!("{name} (byte 5120): member name leaves the archive (../x): not read"),
+                    at("inner.tar (byte 0): an archive inside an archive: not read; unpack the outer one"),
                     format!(
-                        "{name}:0 (byte 0): members of unknown kind are not read: 2 (first: data/noise.png); \
+                        "{name} (byte 0): members of unknown kind are not read: 2 (first: data/noise.png); \
                          --format says what they are"
                     )
                 ]
@@ -861,9 +861,9 @@ mod tests {
         let split = |split| read_below(dir, "", InputOptions { split, ..InputOptions::default() }).0;
         assert_eq!(
             split(TextSplit::BlankLine),
-            ["a.txt: 1: one\ntwo", "a.txt: 1: three", "b.jsonl: 0: {}", "b.jsonl: 0: ", "b.jsonl: 0: {}"]
+            ["a.txt: 5: one\ntwo", "a.txt: 5: three", "b.jsonl: 0: {}", "b.jsonl: 0: ", "b.jsonl: 0: {}"]
         );
-        assert_eq!(split(TextSplit::separator("^two$").unwrap())[..2], ["a.txt: 1: one", "a.txt: 1: three"]);
+        assert_eq!(split(TextSplit::separator("^two$").unwrap())[..2], ["a.txt: 5: one", "a.txt: 5: three"]);
         assert!(TextSplit::separator("(").is_err());
     }
 }

@@ -2,12 +2,13 @@
 
 #![allow(clippy::disallowed_methods)] // this is the module that makes files appear atomically
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use curate_core::Error;
 use flate2::write::GzEncoder;
+use same_file::Handle;
 
 use crate::error::{IoError, Result};
 use crate::format::split_compression;
@@ -50,9 +51,9 @@ impl AtomicFile {
         fs::create_dir_all(dir).map_err(|e| IoError::file("create", dir, e))?;
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
-        hidden.push(format!(".{}.tmp", std::process::id()));
+        hidden.push(".tmp");
         let temporary = dir.join(hidden);
-        let file = File::create(&temporary).map_err(|e| IoError::file("create", &temporary, e))?;
+        let file = claim(&temporary, path)?;
         Ok(Self { path: path.to_owned(), file: Some(file), names: Some((temporary, target)) })
     }
 
@@ -75,6 +76,27 @@ impl AtomicFile {
     }
 }
 
+/// Opens the temporary file of `path`, emptied and locked. What a killed process left there is taken over; what another
+/// process (or another output of this one) is writing is not.
+fn claim(temporary: &Path, path: &Path) -> Result<File> {
+    let failed = |e| IoError::file("create", temporary, e);
+    loop {
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).open(temporary).map_err(failed)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(IoError::OutputInUse { path: path.to_owned() }),
+            // Some file systems know no locks: writing is then as safe as it was before there were any.
+            Err(TryLockError::Error(_)) | Ok(()) => {}
+        }
+        // Between opening and locking, the one that held the lock may have given the file its final name.
+        let opened = Handle::from_file(file.try_clone().map_err(failed)?).map_err(failed)?;
+        if Handle::from_path(temporary).is_ok_and(|found| found == opened) {
+            file.set_len(0).map_err(failed)?;
+            return Ok(file);
+        }
+    }
+}
+
 /// `/dev/stdout` and its like lead to whatever the process was given, and that must not be replaced.
 fn is_own_stream(path: &Path) -> bool {
     let streams = ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"];
@@ -93,8 +115,8 @@ impl Write for AtomicFile {
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
-        if let (Some(_), Some((temporary, _))) = (self.file.take(), &self.names) {
-            // Nobody is left to hear of a failure; a stray temporary is named after its target.
+        if let (Some(_locked), Some((temporary, _))) = (self.file.take(), &self.names) {
+            // Nobody is left to hear of a failure; the next output of this name takes a stray temporary over.
             let _ = fs::remove_file(temporary);
         }
     }
@@ -251,6 +273,22 @@ mod tests {
         assert_eq!(left, ["deep"], "an unfinished file leaves nothing behind");
         assert!(Output::create(Some(&dir)).is_err(), "a directory is no output file");
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn leftovers_are_taken_over_and_rivals_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        fs::write(dir.path().join(".a.tmp"), "left by a process that was killed").unwrap();
+        let mut first = AtomicFile::create(&path).unwrap();
+        let error = AtomicFile::create(&path).err().unwrap();
+        assert!(matches!(error, IoError::OutputInUse { .. }), "{error}");
+        first.write_all(b"one").unwrap();
+        first.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        write_atomically(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
