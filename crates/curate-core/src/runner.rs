@@ -362,8 +362,8 @@ impl Machine<'_, '_> {
             if is_last && self.write_documents && !matches!(mapped, Mapped::Dropped(..)) {
                 slot.encoded = self.encode(&doc, block, slot.record, encoded);
             }
-            if let Some(edit) = doc.into_edit() {
-                parked.set_text(edit);
+            if let Some(news) = doc.into_news() {
+                parked.update(news);
             }
             slot.state = match mapped {
                 Mapped::Live => State::Live(parked),
@@ -409,7 +409,7 @@ impl Machine<'_, '_> {
         let Segment { first_stage, mappers, .. } = &self.segments[segment];
         for (stage, mapper) in (*first_stage..).zip(mappers) {
             entered[stage].0 += 1;
-            entered[stage].1 += doc.text().len() as u64;
+            entered[stage].1 += doc.text_len() as u64;
             let (scratch, counters) = (&mut scratch[stage], &mut counters[stage]);
             match self.timed(&mut busy[stage], || mapper.map(doc, scratch, counters)) {
                 Work::Decided(Verdict::Keep) => {}

@@ -17,6 +17,7 @@ mod charset;
 mod page;
 mod records;
 mod json;
+mod members;
 mod tables;
 mod output;
 mod parquet_output;

@@ -51,20 +51,21 @@ impl Records {
     fn parse_json<'a>(&self, record: Record<'a>) -> std::result::Result<Document<'a>, Fault> {
         let raw = record.bytes;
         let [text, id, source] = json::find(raw, [&self.text, &self.id, &self.source])?;
-        let Some(text_span) = text else {
+        let Some(text) = text else {
             return Err(Fault {
                 offset: 0,
                 message: format!("expected a string in `{}`, found no such field", self.text),
             });
         };
-        let text = json::string(raw, text_span.clone(), &self.text)?;
+        let text_span = text.range.clone();
+        let text = json::text(raw, &text, &self.text)?;
         let source = match source {
-            Some(range) => json::identifier(raw, range, &self.source)?,
+            Some(found) => json::identifier(raw, &found, &self.source)?,
             None => "".into(),
         };
         let own_id = id.is_some();
         let id = match id {
-            Some(range) => json::identifier(raw, range, &self.id)?,
+            Some(found) => json::identifier(raw, &found, &self.id)?,
             None => made_up_id(record).into(),
         };
         let doc = Document::new(raw, id, source, text);

@@ -470,7 +470,7 @@ fn write_pair(documents: &mut Shards, line: &[u8], attributes: &mut Attributes) 
 impl Attributes {
     fn id_of(&self, line: &[u8]) -> std::result::Result<String, String> {
         let [id] = json::find(line, [&self.id]).map_err(|fault| fault.message)?;
-        let id = id.map_or(Ok("".into()), |range| json::identifier(line, range, &self.id));
+        let id = id.map_or(Ok("".into()), |found| json::identifier(line, &found, &self.id));
         id.map(std::borrow::Cow::into_owned).map_err(|fault| fault.message)
     }
 
