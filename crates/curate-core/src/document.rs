@@ -168,6 +168,11 @@ impl<'a> Document<'a> {
         self.edited
     }
 
+    /// True if the text was edited since the document was last parked.
+    pub(crate) fn has_new_text(&self) -> bool {
+        matches!(self.text, Text::Plain(Cow::Owned(_)))
+    }
+
     /// The text, if it was edited or decoded since the document was last parked.
     pub(crate) fn into_news(self) -> Option<News> {
         match self.text {

@@ -188,7 +188,7 @@ impl DedupGate {
 impl Gate for DedupGate {
     type Work = DedupWork;
 
-    fn admit(&mut self, doc: &Document<'_>, work: DedupWork) -> curate_core::Result<Verdict> {
+    fn admit(&mut self, doc: &mut Document<'_>, work: DedupWork) -> curate_core::Result<Verdict> {
         self.decide(doc, work).map_err(curate_core::Error::other)
     }
 }

@@ -27,7 +27,7 @@ fn dedup(options: DedupOptions, texts: &[impl AsRef<str>]) -> (Vec<Option<Remova
         let Work::Pending(work) = mapper.map(&mut doc, &mut scratch, &mut counters) else {
             panic!("the mapper decides nothing");
         };
-        let removal = match gate.admit(&doc, work).unwrap() {
+        let removal = match gate.admit(&mut doc, work).unwrap() {
             Verdict::Keep => None,
             Verdict::Drop(dropped) => {
                 let fact = |name| dropped.proof.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
