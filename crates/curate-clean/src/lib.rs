@@ -17,6 +17,8 @@ mod words;
 mod stats;
 mod expr;
 mod recipe;
+mod judge;
+mod spans;
 mod nearest;
 mod error;
 
@@ -24,7 +26,9 @@ pub use clean::{CleanScratch, Cleaner, EMPTY, RuleOutcome};
 pub use error::{Error, Result};
 pub use expr::{Expression, ExpressionError, Problem};
 pub use extract::{EXTRACT_THREAD, Engine, ExtractOptions, MainText, PageExtractor, PageText, UnknownEngine};
+pub use judge::{Judge, values};
 pub use normalise::{Changes, Normaliser};
 pub use recipe::{Recipe, Rule};
+pub use spans::spans;
 pub use stats::{Measurements, Measurer, StatisticInfo, statistics};
 pub use words::Words;
