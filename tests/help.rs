@@ -4,9 +4,10 @@ use std::fs;
 
 use crate::support::{curate, root};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "read",
     "clean",
+    "clean diff",
     "dedup",
     "train-tokenizer",
     "tokenize",
@@ -24,8 +25,10 @@ const COMMANDS: [&str; 12] = [
 fn the_help_is_the_snapshot() {
     let mut all = curate(["--help"], "").ok().stdout().to_owned();
     for command in COMMANDS {
-        all +=
-            &format!("\n==== curate {command} --help\n\n{}", curate([command, "--help"], "").ok().stdout());
+        all += &format!(
+            "\n==== curate {command} --help\n\n{}",
+            curate(command.split(' ').chain(["--help"]), "").ok().stdout()
+        );
     }
     let path = root().join("tests/help.txt");
     if std::env::var_os("CURATE_UPDATE_SNAPSHOTS").is_some() {

@@ -28,7 +28,7 @@ use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 use sonic_rs::to_object_iter;
 
-use crate::decompress::decompressed;
+use crate::decompress::decompressed_within;
 use crate::error::IoError;
 use crate::json::append_json_string;
 use crate::output::{AtomicFile, Output};
@@ -58,7 +58,7 @@ pub struct NumberWriter {
 }
 
 enum WriterKind {
-    Lines { output: Output, line: Vec<u8> },
+    Lines { output: Box<Output>, line: Vec<u8> },
     Parquet(Box<ParquetWriter>),
 }
 
@@ -85,7 +85,7 @@ impl NumberWriter {
                 let mut output = Output::create(Some(path))?;
                 let head = format!("{{\"{KEY}\":{}}}\n", to_json(&layout));
                 write_line(&mut output, head.as_bytes())?;
-                WriterKind::Lines { output, line: Vec::new() }
+                WriterKind::Lines { output: Box::new(output), line: Vec::new() }
             }
         };
         Ok(Self { layout, kind })
@@ -369,7 +369,8 @@ fn open_lines(
         number_table: NumberLayout,
     }
     let failed = |e| IoError::file("read", path, e);
-    let mut reader = BufReader::with_capacity(256 << 10, decompressed(Box::new(file)).map_err(failed)?);
+    let mut reader =
+        BufReader::with_capacity(256 << 10, decompressed_within(Box::new(file), 0).map_err(failed)?);
     // What is no table may be one long line.
     let mut head = Vec::new();
     reader.by_ref().take(16 << 20).read_until(b'\n', &mut head).map_err(failed)?;

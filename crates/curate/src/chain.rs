@@ -35,6 +35,22 @@ pub(crate) enum Kind {
     Dedup(DedupMapper, Box<DedupGate>),
     Tokenize(Box<Tokenizer>, Box<TokenEnd>),
     CountWords(Box<WordCounter>),
+    /// One that only its command knows.
+    View(Box<dyn View>),
+}
+
+/// A stage that a command makes for itself.
+pub(crate) trait View {
+    /// What it is called in the report.
+    fn name(&self) -> &'static str;
+
+    fn stage(&mut self) -> Stage<'_>;
+
+    /// The reasons for which it may drop a document.
+    fn reasons(&self) -> Vec<&str>;
+
+    /// Completes what it writes beside the documents, after the last one.
+    fn finish(&mut self) -> Result<Vec<Extra>>;
 }
 
 impl Kind {
@@ -44,6 +60,16 @@ impl Kind {
             Self::Dedup(..) => "dedup",
             Self::Tokenize(..) => "tokenize",
             Self::CountWords(_) => "count_words",
+            Self::View(view) => view.name(),
+        }
+    }
+
+    /// The reasons for which `clean` may drop a document; none for other stages.
+    pub(crate) fn reasons(&self) -> Vec<&str> {
+        match self {
+            Self::Clean(cleaner) => cleaner.reasons(),
+            Self::View(view) => view.reasons(),
+            _ => Vec::new(),
         }
     }
 
@@ -54,6 +80,7 @@ impl Kind {
             Self::Dedup(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Tokenize(tokenizer, end) => Stage::gated(name, EncodeMapper::new(tokenizer), &mut **end),
             Self::CountWords(counter) => Stage::filter(name, CountMapper::new(counter)),
+            Self::View(view) => view.stage(),
         }
     }
 }
