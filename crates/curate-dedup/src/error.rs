@@ -29,6 +29,14 @@ pub enum Error {
     Profile { got: String },
     #[error("more than {limit} documents were kept: the tables of one pass cannot number more")]
     TooManyDocuments { limit: u32 },
+    #[error("a Bloom filter for 0 documents: expected 1 or more")]
+    NoDocuments,
+    #[error("a false positive rate of {got}: expected 1e-12 to 0.5")]
+    FalsePositiveRate { got: f64 },
+    #[error("a share of {got} repeated: expected 0 to 1")]
+    MaxRepeated { got: f64 },
+    #[error("an index remembers whole documents only")]
+    IndexOfUnits,
     #[error("{got} bytes of memory: expected {MIN_MEMORY} or more")]
     Memory { got: u64 },
     #[error("cannot {action} {path}")]
@@ -79,6 +87,10 @@ impl Error {
             Self::NoIndex { .. } => Some("name an empty directory, or one that does not exist".to_owned()),
             Self::File { .. }
             | Self::OtherFormat { .. }
+            | Self::NoDocuments
+            | Self::FalsePositiveRate { .. }
+            | Self::MaxRepeated { .. }
+            | Self::IndexOfUnits
             | Self::Memory { .. }
             | Self::Ngram { .. }
             | Self::Bands { .. }
