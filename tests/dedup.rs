@@ -156,7 +156,7 @@ fn an_index_remembers() {
             .chain([removed.display().to_string()])
             .collect::<Vec<_>>()
     };
-    let both = curate(args(&whole), &format!("{a}{b}")).ok();
+    let both = curate(args(&whole), format!("{a}{b}")).ok();
     let with = |removed: &str, input: &str| {
         let mut args = args(&dir.path(removed));
         args.extend(["--index".to_owned(), index.to_owned()]);
@@ -170,7 +170,7 @@ fn an_index_remembers() {
     let known = with("again", &b);
     assert_eq!(known.stdout(), "", "all of it is known now");
     let stat: Value =
-        serde_json::from_str(&curate(["dedup", "index", "stat", index], "").ok().stdout()).unwrap();
+        serde_json::from_str(curate(["dedup", "index", "stat", index], "").ok().stdout()).unwrap();
     assert_eq!(stat["documents"], both.stdout().lines().count());
     curate(["dedup", "index", "verify", index], "").ok();
     curate(["dedup", "index", "merge", index], "").ok();
@@ -242,4 +242,53 @@ fn copy_dir(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
+}
+
+#[test]
+fn kinds_are_combined_cheap_first() {
+    let dir = Scratch::new();
+    let page = |id: &str, url: &str, text: &str| {
+        format!("{}\n", serde_json::json!({"id": id, "text": text, "metadata": {"url": url}}))
+    };
+    let menu = "Home | News | Weather and sports";
+    let (one, two, three) = (story(1, 60), story(2, 60), story(3, 60));
+    let input = [
+        page("a", "https://www.example.org/x", &format!("{menu}\n{one}\n")),
+        page("same-url", "http://example.org/x/#top", &three),
+        page("copy", "http://example.org/copy", &format!("{menu}\n{one}")),
+        page("b", "http://example.org/b", &format!("{menu}\n{two}\nthe end")),
+        page("near", "http://example.com/near", &format!("{menu}\n{}", two.replacen('w', "v", 1))),
+        page("lines", "http://example.com/lines", &format!("{menu}\n{one}\n{two}\nnew")),
+    ]
+    .concat();
+    let removed = dir.path("removed.jsonl");
+    let args = ["dedup", "--key=url", "--lines", "--minhash", "--removed", removed.to_str().unwrap()];
+    let out = curate(args, &input).ok();
+    let texts: Vec<Value> = out.stdout().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(ids(out.stdout()), ["a", "b"]);
+    assert_eq!(texts[1]["text"], format!("{two}\nthe end"), "the menu is cut");
+    assert_eq!(texts[1]["metadata"]["url"], "http://example.org/b");
+    let proofs: Vec<Value> =
+        fs::read_to_string(&removed).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let brief: Vec<_> = proofs.iter().map(|p| (&p["id"], &p["reason"], &p["dup_of"])).collect();
+    let expected = [
+        ("same-url", "duplicate_key", "a"),
+        ("copy", "exact_duplicate", "a"),
+        ("near", "near_duplicate", "b"),
+        ("lines", "repeated_lines", "a"),
+    ]
+    .map(|(id, reason, dup_of)| (Value::from(id), Value::from(reason), Value::from(dup_of)));
+    assert_eq!(brief, expected.iter().map(|(a, b, c)| (a, b, c)).collect::<Vec<_>>());
+    assert!(
+        out.stderr.contains("1 lines (27 characters) cut from 1 documents") || out.stderr.contains("lines ("),
+        "{}",
+        out.stderr
+    );
+    let per_host = curate(["dedup", "--lines", "--per-host", "-q"], &input).ok();
+    assert!(per_host.stdout().contains("\"near\",\"text\":\"Home"), "{}", per_host.stdout());
+    let bloom = curate(["dedup", "--bloom=1000"], &input).ok();
+    assert_eq!(ids(bloom.stdout()).len(), 5);
+    assert!(bloom.stderr.contains("probable_duplicate"), "{}", bloom.stderr);
+    let other = curate(["dedup", "--bloom=1000", "--bloom-rate=2"], &input).expect(2);
+    assert!(other.stderr.contains("a false positive rate of 2"), "{}", other.stderr);
 }

@@ -192,7 +192,10 @@ impl Pipeline {
         while let Some(stage) = stages.next() {
             links.push(match stage {
                 StageOptions::Clean(options) => options.prepare()?,
-                StageOptions::Dedup(options) => options.prepare()?,
+                StageOptions::Dedup(options) => {
+                    links.extend(options.prepare()?);
+                    continue;
+                }
                 StageOptions::Tokenize(options, output) => {
                     ending = Ending::Gate;
                     let tokenizer = options.load()?;
