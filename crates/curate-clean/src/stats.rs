@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::dialects::{self, Dialects, Groups, Tables};
 use crate::words::{Classes, Token, Words, class};
 
 /// The stop words of the Gopher paper (Rae et al. 2021, arXiv 2112.11446, appendix A), all of them English.
@@ -19,7 +20,7 @@ pub struct StatisticInfo {
     /// Whose definition it is.
     pub source: &'static str,
     #[serde(skip)]
-    value: fn(&Measurements) -> f64,
+    pub(crate) value: fn(&Measurements) -> f64,
 }
 
 impl StatisticInfo {
@@ -31,15 +32,27 @@ impl StatisticInfo {
 
 /// All statistics, in the order in which they are best read.
 pub fn statistics() -> &'static [StatisticInfo] {
-    STATISTICS
+    &ALL
 }
+
+/// Those of all texts, then those that dialects have of their own.
+static ALL: [StatisticInfo; STATISTICS.len() + dialects::STATISTICS.len()] = {
+    let mut all = [STATISTICS[0]; STATISTICS.len() + dialects::STATISTICS.len()];
+    let mut i = 0;
+    while i < all.len() {
+        all[i] =
+            if i < STATISTICS.len() { STATISTICS[i] } else { dialects::STATISTICS[i - STATISTICS.len()] };
+        i += 1;
+    }
+    all
+};
 
 const CURATE: &str = "curate";
 const DATATROVE: &str = "datatrove 0.10.1 GopherQualityFilter";
 const DOLMA: &str = "dolma 1.2.1 taggers/gopher.py";
 const PYTHON: &str = "Python str";
 
-static STATISTICS: &[StatisticInfo] = &[
+const STATISTICS: &[StatisticInfo] = &[
     StatisticInfo {
         name: "bytes",
         unit: "bytes",
@@ -307,12 +320,13 @@ pub struct Measurements {
     stop_words_seen: u8,
     exact_stop_words_seen: u8,
     lengths: Lengths,
+    pub(crate) dialects: Dialects,
 }
 
 impl Measurements {
     /// The statistic called `name`, if there is one; see [`statistics`].
     pub fn get(&self, name: &str) -> Option<f64> {
-        STATISTICS.iter().find(|statistic| statistic.name == name).map(|statistic| statistic.value(self))
+        statistics().iter().find(|statistic| statistic.name == name).map(|statistic| statistic.value(self))
     }
 
     /// True if the text has no word at all.
@@ -323,7 +337,9 @@ impl Measurements {
     fn clear(&mut self) {
         let mut lengths = std::mem::take(&mut self.lengths);
         lengths.clear();
-        *self = Self { lengths, ..Self::default() };
+        let mut dialects = std::mem::take(&mut self.dialects);
+        dialects.clear();
+        *self = Self { lengths, dialects, ..Self::default() };
     }
 }
 
@@ -332,11 +348,12 @@ impl Measurements {
 pub struct Measurer {
     words: Words,
     classes: Classes,
+    phrases: aho_corasick::AhoCorasick,
 }
 
 impl Measurer {
     pub fn new(words: Words) -> Self {
-        Self { words, classes: Classes::new() }
+        Self { words, classes: Classes::new(), phrases: dialects::phrases() }
     }
 
     /// Counts what the statistics of `text` need, in place of what `measurements` held.
@@ -348,6 +365,12 @@ impl Measurer {
         match self.words {
             Words::Whitespace => self.measure_whitespace_words(text, measurements),
         }
+    }
+
+    /// Adds the statistics of dialects in `groups` to those of the same `text`, if they are not there already.
+    pub(crate) fn measure_dialects(&self, text: &str, groups: Groups, measurements: &mut Measurements) {
+        let tables = Tables { classes: &self.classes, phrases: &self.phrases };
+        measurements.dialects.measure(text, groups, tables);
     }
 
     fn measure_whitespace_words(&self, text: &str, measurements: &mut Measurements) {
@@ -616,7 +639,7 @@ mod tests {
                 !statistic.formula.is_empty() && !statistic.unit.is_empty() && !statistic.source.is_empty()
             );
             assert!(
-                statistic.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                statistic.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
                 "{}",
                 statistic.name
             );

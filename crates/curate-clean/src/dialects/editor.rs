@@ -1,0 +1,96 @@
+//! Edits that recipes can ask for by name.
+
+use serde::Serialize;
+
+use super::dclm::tokens;
+use super::edits::{EditScratch, LineEdit};
+use super::urls::UrlEditor;
+
+/// What a recipe's rule does to a text before it asks its condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Edit {
+    /// Takes URLs and IPv4 addresses out, as DCLM does.
+    DclmUrls,
+    /// Leaves at most two line feeds in a row.
+    DclmLineFeeds,
+    /// RefinedWeb's line edits as DCLM has them: lines in upper case, of digits, counters, of one word; items in cart,
+    /// Read more..., Sign-in. Sets `refinedweb_words_removed_ratio`.
+    RefinedwebLines,
+}
+
+impl Edit {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::DclmUrls, Self::DclmLineFeeds, Self::RefinedwebLines];
+
+    /// The name used in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DclmUrls => "dclm_urls",
+            Self::DclmLineFeeds => "dclm_line_feeds",
+            Self::RefinedwebLines => "refinedweb_lines",
+        }
+    }
+}
+
+/// Edits texts. Can be shared by threads.
+#[derive(Debug)]
+pub(crate) struct Editor {
+    urls: UrlEditor,
+}
+
+/// Buffers of [`Editor`].
+#[derive(Debug, Default, Clone)]
+pub(crate) struct EditorScratch {
+    lines: EditScratch,
+    spare: String,
+}
+
+/// What an edit did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Edited {
+    pub(crate) changed: bool,
+    /// Part of the words that went, where the edit counts them.
+    pub(crate) words_removed: f64,
+}
+
+impl Editor {
+    pub(crate) fn new() -> Self {
+        Self { urls: UrlEditor::new() }
+    }
+
+    /// Writes the edited text into `out`, whose contents go, if it differs from `text`.
+    pub(crate) fn apply(
+        &self,
+        edit: Edit,
+        text: &str,
+        scratch: &mut EditorScratch,
+        out: &mut String,
+    ) -> Edited {
+        match edit {
+            Edit::DclmUrls => only(self.urls.remove(text, &mut scratch.spare, out)),
+            Edit::DclmLineFeeds => only(LineEdit::SqueezeLineFeeds.apply(text, &mut scratch.lines, out)),
+            Edit::RefinedwebLines => refinedweb_lines(text, scratch, out),
+        }
+    }
+}
+
+fn only(changed: bool) -> Edited {
+    Edited { changed, words_removed: 0.0 }
+}
+
+fn refinedweb_lines(text: &str, scratch: &mut EditorScratch, out: &mut String) -> Edited {
+    let mut changed = false;
+    for edit in LineEdit::REFINEDWEB {
+        let now = if changed { &**out } else { text };
+        if edit.apply(now, &mut scratch.lines, &mut scratch.spare) {
+            std::mem::swap(&mut scratch.spare, out);
+            changed = true;
+        }
+    }
+    // A text that stays as it is loses nothing, unless it had no words to begin with.
+    let before = tokens(text);
+    let after = if changed { tokens(out) } else { before };
+    let words_removed = if before == 0 { 1.0 } else { (before as f64 - after as f64) / before as f64 };
+    Edited { changed, words_removed }
+}
