@@ -2,15 +2,29 @@
 //!
 //! `verdicts RECIPE[,RECIPE...] [ROUNDS] < documents.jsonl > verdicts.jsonl`: records with `id` and `text` in, rows with
 //! `id` and a verdict and the length of an edited text by recipe out. Seconds go to standard error as JSON, one thread,
-//! the best of the rounds, without reading and parsing.
+//! the best of the rounds, without reading and parsing. A recipe that ends in `.toml` is a file.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::{BufRead, Write};
-use std::time::Instant;
 
 use curate_clean::{CleanScratch, Cleaner, Recipe};
 use curate_core::{Counters, Document, Mapper, Verdict, Work};
 use serde_json::{Map, Value, json};
+
+/// CPU time of this process so far.
+fn cpu_seconds() -> f64 {
+    let schedstat = std::fs::read_to_string("/proc/self/schedstat").expect("Linux counts CPU time");
+    let nanoseconds = schedstat.split(' ').next().and_then(|n| n.parse::<f64>().ok());
+    nanoseconds.expect("the first number is nanoseconds") / 1e9
+}
+
+fn read(recipe: &str) -> Recipe {
+    if recipe.ends_with(".toml") {
+        let text = std::fs::read_to_string(recipe).expect("the recipe can be read");
+        return Recipe::from_toml(&text, recipe).expect("the recipe is sound");
+    }
+    Recipe::builtin(recipe).expect("a built-in recipe")
+}
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -32,11 +46,11 @@ fn main() {
     let mut rows: Vec<Map<String, Value>> =
         documents.iter().map(|(id, _)| Map::from_iter([("id".to_owned(), id.clone())])).collect();
     for recipe in recipes.split(',') {
-        let cleaner = Cleaner::new(Recipe::builtin(recipe).expect("a built-in recipe")).expect("it compiles");
+        let cleaner = Cleaner::new(read(recipe)).expect("it compiles");
         let mut scratch = CleanScratch::default();
         let mut best = f64::MAX;
         for round in 0..rounds {
-            let start = Instant::now();
+            let start = cpu_seconds();
             for ((_, text), row) in documents.iter().zip(&mut rows) {
                 let mut doc = Document::new(b"", "id", "", text.as_str());
                 let verdict = match cleaner.map(&mut doc, &mut scratch, &mut Counters::default()) {
@@ -51,11 +65,11 @@ fn main() {
                     row.insert(recipe.to_owned(), verdict.into());
                 }
             }
-            best = best.min(start.elapsed().as_secs_f64());
+            best = best.min(cpu_seconds() - start);
         }
         eprintln!(
             "{}",
-            json!({ "recipe": recipe, "documents": documents.len(), "megabytes": bytes as f64 / 1e6, "seconds": best })
+            json!({ "recipe": recipe, "documents": documents.len(), "megabytes": bytes as f64 / 1e6, "cpu_seconds": best })
         );
     }
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());

@@ -1,9 +1,10 @@
 //! Edits that recipes can ask for by name.
 
+use aho_corasick::AhoCorasick;
 use serde::Serialize;
 
 use super::dclm::tokens;
-use super::edits::{EditScratch, LineEdit};
+use super::edits::{self, EditScratch, LineEdit};
 use super::urls::UrlEditor;
 
 /// What a recipe's rule does to a text before it asks its condition.
@@ -37,6 +38,7 @@ impl Edit {
 #[derive(Debug)]
 pub(crate) struct Editor {
     urls: UrlEditor,
+    cart: AhoCorasick,
 }
 
 /// Buffers of [`Editor`].
@@ -56,7 +58,7 @@ pub(crate) struct Edited {
 
 impl Editor {
     pub(crate) fn new() -> Self {
-        Self { urls: UrlEditor::new() }
+        Self { urls: UrlEditor::new(), cart: edits::cart() }
     }
 
     /// Writes the edited text into `out`, whose contents go, if it differs from `text`.
@@ -69,8 +71,10 @@ impl Editor {
     ) -> Edited {
         match edit {
             Edit::DclmUrls => only(self.urls.remove(text, &mut scratch.spare, out)),
-            Edit::DclmLineFeeds => only(LineEdit::SqueezeLineFeeds.apply(text, &mut scratch.lines, out)),
-            Edit::RefinedwebLines => refinedweb_lines(text, scratch, out),
+            Edit::DclmLineFeeds => {
+                only(LineEdit::SqueezeLineFeeds.apply(text, &self.cart, &mut scratch.lines, out))
+            }
+            Edit::RefinedwebLines => refinedweb_lines(text, &self.cart, scratch, out),
         }
     }
 }
@@ -79,18 +83,26 @@ fn only(changed: bool) -> Edited {
     Edited { changed, words_removed: 0.0 }
 }
 
-fn refinedweb_lines(text: &str, scratch: &mut EditorScratch, out: &mut String) -> Edited {
+fn refinedweb_lines(text: &str, cart: &AhoCorasick, scratch: &mut EditorScratch, out: &mut String) -> Edited {
     let mut changed = false;
     for edit in LineEdit::REFINEDWEB {
         let now = if changed { &**out } else { text };
-        if edit.apply(now, &mut scratch.lines, &mut scratch.spare) {
+        if edit.apply(now, cart, &mut scratch.lines, &mut scratch.spare) {
             std::mem::swap(&mut scratch.spare, out);
             changed = true;
         }
     }
-    // A text that stays as it is loses nothing, unless it had no words to begin with.
-    let before = tokens(text);
-    let after = if changed { tokens(out) } else { before };
-    let words_removed = if before == 0 { 1.0 } else { (before as f64 - after as f64) / before as f64 };
-    Edited { changed, words_removed }
+    Edited { changed, words_removed: words_removed(text, changed.then_some(out)) }
+}
+
+/// A text that stays as it is loses nothing, unless it had no words to begin with.
+fn words_removed(text: &str, edited: Option<&mut String>) -> f64 {
+    let Some(edited) = edited else {
+        let has_words = text.starts_with(|c: char| c.is_ascii_alphanumeric()) || tokens(text) > 0;
+        return if has_words { 0.0 } else { 1.0 };
+    };
+    match tokens(text) {
+        0 => 1.0,
+        before => (before as f64 - tokens(edited) as f64) / before as f64,
+    }
 }

@@ -41,7 +41,7 @@ enum Line<'l> {
 /// Buffers that edits need.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct EditScratch {
-    line: String,
+    lines: String,
 }
 
 const COUNTED: [&str; 12] = [
@@ -71,15 +71,21 @@ impl LineEdit {
         Self::CutSignIn,
     ];
 
-    /// Writes the edited text into `out`, whose contents go, if it differs; returns whether it does.
-    pub(crate) fn apply(self, text: &str, scratch: &mut EditScratch, out: &mut String) -> bool {
+    /// Writes the edited text into `out`, whose contents go, if it differs; returns whether it does. `cart` is [`cart`]'s.
+    pub(crate) fn apply(
+        self,
+        text: &str,
+        cart: &aho_corasick::AhoCorasick,
+        scratch: &mut EditScratch,
+        out: &mut String,
+    ) -> bool {
         match self {
             Self::SqueezeLineFeeds => squeeze(text, out),
             Self::DropUppercase => edit(text, true, out, |line| keep_if(!is_uppercase(line))),
             Self::DropDigits => edit(text, true, out, |line| keep_if(!is_digits(line))),
             Self::DropCounters => edit(text, true, out, |line| keep_if(!is_counter(line))),
             Self::DropShort => edit(text, false, out, |line| keep_if(line.is_empty() || has_words(line, 2))),
-            Self::CutItemsInCart => cut_items_in_cart(text, scratch, out),
+            Self::CutItemsInCart => cut_items_in_cart(text, cart, scratch, out),
             Self::CutReadMore => edit(text, true, out, |line| cut(line, without_read_more)),
             Self::CutSignIn => edit(text, true, out, |line| cut(line, without_sign_in)),
         }
@@ -280,15 +286,27 @@ fn without_space_at_end(text: &str) -> &str {
     text.strip_suffix(is_python_space).unwrap_or(text)
 }
 
-fn cut_items_in_cart(text: &str, scratch: &mut EditScratch, out: &mut String) -> bool {
+/// The end of `items in cart`, in any case: its letters have no other forms than those of ASCII.
+pub(crate) fn cart() -> aho_corasick::AhoCorasick {
+    aho_corasick::AhoCorasickBuilder::new()
+        .ascii_case_insensitive(true)
+        .build(["n cart"])
+        .expect("a short pattern")
+}
+
+fn cut_items_in_cart(
+    text: &str,
+    cart: &aho_corasick::AhoCorasick,
+    scratch: &mut EditScratch,
+    out: &mut String,
+) -> bool {
     const PHRASE: &str = "items in cart";
-    // Every line with the phrase has this in it, in some case.
-    let may_have =
-        |line: &str| line.bytes().any(|b| matches!(b, b'c' | b'C')) && find(line, PHRASE).is_some();
-    if !text.split('\n').any(|line| may_have(line) || (!line.is_empty() && strip(line).is_empty())) {
+    let has_phrase = cart.is_match(text);
+    let is_blank = |line: &str| !line.is_empty() && strip(line).is_empty();
+    if !has_phrase && !text.split('\n').any(is_blank) {
         return strip_ends(text, true, false, out);
     }
-    let lines = &mut scratch.line;
+    let lines = &mut scratch.lines;
     lines.clear();
     let mut is_first = true;
     for line in text.split('\n') {
@@ -341,7 +359,7 @@ mod tests {
     #[track_caller]
     fn check(edit: LineEdit, text: &str, expected: &str) {
         let mut out = "left over".to_owned();
-        let changed = edit.apply(text, &mut EditScratch::default(), &mut out);
+        let changed = edit.apply(text, &cart(), &mut EditScratch::default(), &mut out);
         assert_eq!(if changed { &out } else { text }, expected, "{edit:?}: {text:?}");
     }
 
