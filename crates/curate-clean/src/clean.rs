@@ -6,6 +6,7 @@ use std::sync::Arc;
 use curate_core::{Counters, Document, Dropped, Mapper, Never, Value, Verdict, Work};
 use serde::Serialize;
 
+use crate::chars::is_python_space;
 use crate::dialects::{self, Editor, EditorScratch, Groups};
 use crate::expr::{Binary, Program, Test};
 use crate::{Edit, Error, Expression, Measurements, Measurer, Normaliser, Recipe, Result, Rule, statistics};
@@ -103,7 +104,7 @@ impl Cleaner {
         let mut measurements = Measurements::default();
         self.measurer.measure(&text, &mut measurements);
         let groups = self.rules.iter().fold(0, |groups, rule| groups | rule.groups);
-        self.measurer.measure_dialects(&text, groups, &mut measurements);
+        self.measurer.measure_groups(&text, groups, &mut measurements);
         measurements
     }
 
@@ -116,7 +117,7 @@ impl Cleaner {
 
     fn start(&self, text: &str, scratch: &mut CleanScratch) {
         scratch.is_edited = false;
-        self.measurer.measure(text, &mut scratch.measurements);
+        self.measurer.start(text, &mut scratch.measurements);
     }
 
     /// Edits the text if the rule does, and measures what it asks for. `text` is that before all edits.
@@ -128,19 +129,19 @@ impl Cleaner {
             if done.changed {
                 std::mem::swap(edited, spare);
                 *is_edited = true;
-                self.measurer.measure(edited, measurements);
+                self.measurer.start(edited, measurements);
             }
             measurements.dialects.set_words_removed(done.words_removed);
         }
         if rule.groups != 0 {
             let now = if *is_edited { &**edited } else { text };
-            self.measurer.measure_dialects(now, rule.groups, measurements);
+            self.measurer.measure_groups(now, rule.groups, measurements);
         }
     }
 
     fn judge(&self, text: &str, scratch: &mut CleanScratch) -> Verdict {
         self.start(text, scratch);
-        if scratch.measurements.is_blank() {
+        if text.chars().all(is_python_space) {
             return Verdict::drop(Arc::clone(&self.empty));
         }
         for rule in &self.rules {
@@ -209,7 +210,8 @@ impl CompiledRule {
             groups: rule
                 .expressions()
                 .flat_map(Expression::names)
-                .fold(0, |all, n| all | dialects::groups_of(n)),
+                .filter(|name| !recipe.thresholds().contains_key(*name))
+                .fold(0, |groups, name| groups | dialects::groups_of(name)),
             when: rule.when.as_ref().map(|when| compile("when", when)).transpose()?,
             drop_if: compile("drop_if", &rule.drop_if)?,
         })

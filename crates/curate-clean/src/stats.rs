@@ -320,6 +320,8 @@ pub struct Measurements {
     stop_words_seen: u8,
     exact_stop_words_seen: u8,
     lengths: Lengths,
+    /// All but `bytes` and those of dialects were counted.
+    has_common: bool,
     pub(crate) dialects: Dialects,
 }
 
@@ -360,15 +362,33 @@ impl Measurer {
     ///
     /// Allocates only for words of 256 code points and more.
     pub fn measure(&self, text: &str, measurements: &mut Measurements) {
+        self.start(text, measurements);
+        self.measure_common(text, measurements);
+    }
+
+    /// Forgets the last text; of the new one only the length is known.
+    pub(crate) fn start(&self, text: &str, measurements: &mut Measurements) {
         measurements.clear();
+        measurements.bytes = text.len();
+    }
+
+    /// Adds the statistics of `groups` to those of the same `text`, where they are missing.
+    pub(crate) fn measure_groups(&self, text: &str, groups: Groups, measurements: &mut Measurements) {
+        if groups & dialects::COMMON != 0 && !measurements.has_common {
+            self.measure_common(text, measurements);
+        }
+        self.measure_dialects(text, groups, measurements);
+    }
+
+    fn measure_common(&self, text: &str, measurements: &mut Measurements) {
+        measurements.has_common = true;
         measurements.count_bytes(text.as_bytes());
         match self.words {
             Words::Whitespace => self.measure_whitespace_words(text, measurements),
         }
     }
 
-    /// Adds the statistics of dialects in `groups` to those of the same `text`, if they are not there already.
-    pub(crate) fn measure_dialects(&self, text: &str, groups: Groups, measurements: &mut Measurements) {
+    fn measure_dialects(&self, text: &str, groups: Groups, measurements: &mut Measurements) {
         let tables = Tables { classes: &self.classes, phrases: &self.phrases };
         measurements.dialects.measure(text, groups, tables);
     }
@@ -406,7 +426,6 @@ impl Measurer {
 impl Measurements {
     /// What can be counted byte by byte, in loops that the compiler vectorises.
     fn count_bytes(&mut self, bytes: &[u8]) {
-        self.bytes = bytes.len();
         self.characters = count_where(bytes, |b| b & 0xc0 != 0x80);
         self.letters = count_where(bytes, |b| (b | 0x20).wrapping_sub(b'a') < 26);
         self.latin_letters = self.letters;

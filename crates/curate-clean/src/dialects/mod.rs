@@ -33,13 +33,18 @@ const DOLMA_GRAMS: Groups = 1 << 3;
 const NEMO_BASICS: Groups = 1 << 4;
 const NEMO_GRAMS: Groups = 1 << 5;
 
-/// The groups that a statistic belongs to; none if it is no dialect's.
+/// The statistics that are no dialect's, but `bytes`, which costs nothing.
+pub(crate) const COMMON: Groups = 1 << 6;
+
+/// The group of a statistic; none for one that needs no measuring.
 pub(crate) fn groups_of(name: &str) -> Groups {
     let (basics, grams) = match name.split_once('_').map(|(dialect, _)| dialect) {
         Some("dclm") => (DCLM_BASICS, DCLM_GRAMS),
         Some("dolma") => (DOLMA_BASICS, DOLMA_GRAMS),
         Some("nemo") => (NEMO_BASICS, NEMO_GRAMS),
-        _ => return 0,
+        Some("refinedweb") => return 0,
+        _ if name == "bytes" => return 0,
+        _ => return COMMON,
     };
     if name.ends_with("grams") { grams } else { basics }
 }
@@ -92,7 +97,7 @@ impl Dialects {
 
     /// Measures what of `groups` has not been measured since [`Dialects::clear`].
     pub(crate) fn measure(&mut self, text: &str, groups: Groups, tables: Tables<'_>) {
-        let missing = groups & !self.measured;
+        let missing = groups & !(self.measured | COMMON);
         if missing == 0 {
             return;
         }
