@@ -3,7 +3,7 @@
 use memchr::{memchr_iter, memmem};
 
 use super::DialectScratch;
-use super::grams::{Grams, Segments};
+use super::grams::{Grams, Segments, lines};
 use super::uax29;
 use crate::chars::{is_python_alphanumeric, is_python_space};
 use crate::words::{Classes, class};
@@ -41,13 +41,13 @@ impl DclmValues {
             self.stop_words += usize::from(is_stop_word(token.text.as_bytes()));
         }
         let most = memchr_iter(b'\n', text.as_bytes()).count() + 1;
-        let lines = text.split('\n').map(strip).filter(|line| !line.is_empty());
-        for line in lines.clone() {
+        let stripped = lines(text).map(strip).filter(|line| !line.is_empty());
+        for line in stripped.clone() {
             self.bullet_lines += usize::from(BULLETS.iter().any(|bullet| line.starts_with(bullet)));
             self.ellipsis_lines +=
                 usize::from(line.ends_with("...") || line.ends_with(". . .") || line.ends_with('…'));
         }
-        self.lines = Segments::sum(lines, most, &mut scratch.counts);
+        self.lines = Segments::sum(stripped, most, &mut scratch.counts);
         let paragraphs = text.split("\n\n").map(strip).filter(|paragraph| !paragraph.is_empty());
         self.paragraphs = Segments::sum(paragraphs, most, &mut scratch.counts);
     }
@@ -136,18 +136,46 @@ fn is_stop_word(word: &[u8]) -> bool {
 
 /// fastText's `tokenize`, of which the tokens count that begin with a letter or a digit.
 pub(crate) fn tokens(text: &str) -> usize {
-    let is_space = |byte: u8| matches!(byte, b' ' | b'\t'..=b'\r' | 0);
+    let is_space = |b: u8| (b == b' ') | (b.wrapping_sub(b'\t') < 5) | (b == 0);
+    let is_start = |b: u8| ((b | 0x20).wrapping_sub(b'a') < 26) | (b.wrapping_sub(b'0') < 10);
     let bytes = text.as_bytes();
-    let mut tokens = 0;
-    let mut before = b' ';
-    for (at, byte) in bytes.iter().enumerate() {
-        if is_space(before) && !is_space(*byte) {
-            tokens += usize::from(match byte.is_ascii() {
-                true => byte.is_ascii_alphanumeric(),
-                false => text[at..].starts_with(is_python_alphanumeric),
-            });
-        }
-        before = *byte;
+    let Some(first) = bytes.first() else { return 0 };
+    // In runs short enough for the counts of a run to fit the lanes of a vector of bytes.
+    let pairs = bytes.chunks(255).zip(bytes[1..].chunks(255));
+    let inside = pairs.map(|(before, at)| {
+        let starts = before.iter().zip(at).map(|(b, a)| u8::from(is_space(*b) & is_start(*a)));
+        usize::from(starts.sum::<u8>())
+    });
+    let tokens = inside.sum::<usize>() + usize::from(is_start(*first));
+    if text.is_ascii() {
+        return tokens;
     }
-    tokens
+    let begins =
+        |at: usize| (at == 0 || is_space(bytes[at - 1])) && text[at..].starts_with(is_python_alphanumeric);
+    tokens + (0..bytes.len()).filter(|at| bytes[*at] >= 0xc2 && begins(*at)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn tokens_begin_after_spaces(text in "[a0_é中½· \u{a0}\n\0\u{b}-]{0,600}") {
+            let pieces = text.split([' ', '\t', '\n', '\u{b}', '\u{c}', '\r', '\0']);
+            let expected = pieces.filter(|piece| piece.starts_with(is_python_alphanumeric)).count();
+            prop_assert_eq!(tokens(&text), expected);
+        }
+    }
+
+    #[test]
+    fn symbols_of_all_kinds() {
+        for (text, expected) in
+            [("", 0), ("# ##", 3), ("....", 1), ("......", 2), (". . . .", 1), ("a…b. . .", 2), (". ..", 0)]
+        {
+            assert_eq!(symbols(text), expected, "{text}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use memchr::{memchr, memchr_iter, memmem};
 
 use super::DialectScratch;
 use super::dclm::share;
-use super::grams::{Grams, Segments};
+use super::grams::{Grams, Segments, lines};
 use crate::words::{Classes, class};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -43,9 +43,12 @@ impl DolmaValues {
         self.symbol_ratio = rounded(share(symbols, self.words));
         self.alphabetic_ratio = rounded(share(alphabetic, self.words));
         let most = memchr_iter(b'\n', text.as_bytes()).count() + 1;
-        let bullets = text.split('\n').filter(|line| line.starts_with(['*', '-'])).count();
-        let ellipses = text.split('\n').filter(|line| line.ends_with('…')).count();
-        let lines = Segments::sum(text.split('\n'), most, &mut scratch.counts);
+        let (mut bullets, mut ellipses) = (0, 0);
+        for line in lines(text) {
+            bullets += usize::from(line.starts_with(['*', '-']));
+            ellipses += usize::from(line.ends_with('…'));
+        }
+        let lines = Segments::sum(lines(text), most, &mut scratch.counts);
         self.bullet_ratio = rounded(share(bullets, lines.all));
         self.ellipsis_ratio = rounded(share(ellipses, lines.all));
         self.duplicate_lines = rounded(share(lines.copied, lines.all));

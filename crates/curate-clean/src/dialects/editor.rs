@@ -85,7 +85,8 @@ fn only(changed: bool) -> Edited {
 
 fn refinedweb_lines(text: &str, cart: &AhoCorasick, scratch: &mut EditorScratch, out: &mut String) -> Edited {
     let mut changed = false;
-    for edit in LineEdit::REFINEDWEB {
+    let edits = if LineEdit::any_applies(text, cart) { &LineEdit::REFINEDWEB[..] } else { &[] };
+    for edit in edits {
         let now = if changed { &**out } else { text };
         if edit.apply(now, cart, &mut scratch.lines, &mut scratch.spare) {
             std::mem::swap(&mut scratch.spare, out);

@@ -3,9 +3,11 @@
 //! Each goes over all lines and, all but one, takes white space off both ends of the text that remains. Nothing is
 //! copied until the first line changes.
 
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder};
 use memchr::memmem;
 
 use super::dclm::strip;
+use super::grams::lines;
 use super::urls::folded;
 use crate::chars::{is_decimal, is_digit, is_python_alphanumeric, is_python_space};
 
@@ -71,11 +73,25 @@ impl LineEdit {
         Self::CutSignIn,
     ];
 
+    /// True if one of RefinedWeb's edits changes something about `text`; false is quick to find out.
+    pub(crate) fn any_applies(text: &str, cart: &AhoCorasick) -> bool {
+        let applies = |line: &str| {
+            !line.is_empty()
+                && (is_uppercase(line)
+                    || is_digits(line)
+                    || is_counter(line)
+                    || !has_words(line, 2)
+                    || without_read_more(line).is_some()
+                    || without_sign_in(line).is_some())
+        };
+        strip(text).len() != text.len() || lines(text).any(applies) || cart.is_match(text)
+    }
+
     /// Writes the edited text into `out`, whose contents go, if it differs; returns whether it does. `cart` is [`cart`]'s.
     pub(crate) fn apply(
         self,
         text: &str,
-        cart: &aho_corasick::AhoCorasick,
+        cart: &AhoCorasick,
         scratch: &mut EditScratch,
         out: &mut String,
     ) -> bool {
@@ -101,7 +117,7 @@ fn edit<'t>(text: &'t str, strips: bool, out: &mut String, decide: impl Fn(&'t s
     let base = text.as_ptr() as usize;
     let mut changed = false;
     let mut is_first = true;
-    for line in text.split('\n') {
+    for line in lines(text) {
         let at = line.as_ptr() as usize - base;
         let pieces = match decide(line) {
             Line::Keep if !changed => continue,
@@ -287,50 +303,42 @@ fn without_space_at_end(text: &str) -> &str {
 }
 
 /// The end of `items in cart`, in any case: its letters have no other forms than those of ASCII.
-pub(crate) fn cart() -> aho_corasick::AhoCorasick {
-    aho_corasick::AhoCorasickBuilder::new()
-        .ascii_case_insensitive(true)
-        .build(["n cart"])
-        .expect("a short pattern")
+pub(crate) fn cart() -> AhoCorasick {
+    AhoCorasickBuilder::new().ascii_case_insensitive(true).build(["n cart"]).expect("a short pattern")
 }
 
-fn cut_items_in_cart(
-    text: &str,
-    cart: &aho_corasick::AhoCorasick,
-    scratch: &mut EditScratch,
-    out: &mut String,
-) -> bool {
+fn cut_items_in_cart(text: &str, cart: &AhoCorasick, scratch: &mut EditScratch, out: &mut String) -> bool {
     const PHRASE: &str = "items in cart";
     let has_phrase = cart.is_match(text);
     let is_blank = |line: &str| !line.is_empty() && strip(line).is_empty();
-    if !has_phrase && !text.split('\n').any(is_blank) {
+    if !has_phrase && !lines(text).any(is_blank) {
         return strip_ends(text, true, false, out);
     }
-    let lines = &mut scratch.lines;
-    lines.clear();
+    let left = &mut scratch.lines;
+    left.clear();
     let mut is_first = true;
-    for line in text.split('\n') {
-        let start = lines.len() + usize::from(!is_first);
+    for line in lines(text) {
+        let start = left.len() + usize::from(!is_first);
         if line.is_empty() || has_words(line, 11) {
-            push_line(lines, &mut is_first, line);
+            push_line(left, &mut is_first, line);
             continue;
         }
         let mut rest = line;
         if !is_first {
-            lines.push('\n');
+            left.push('\n');
         }
         while let Some((at, end)) = find(rest, PHRASE) {
-            lines.push_str(without_space_at_end(&rest[..at]));
+            left.push_str(without_space_at_end(&rest[..at]));
             rest = &rest[end..];
         }
-        lines.push_str(rest);
-        if strip(&lines[start..]).is_empty() {
-            lines.truncate(start.saturating_sub(usize::from(!is_first)));
+        left.push_str(rest);
+        if strip(&left[start..]).is_empty() {
+            left.truncate(start.saturating_sub(usize::from(!is_first)));
         } else {
             is_first = false;
         }
     }
-    let stripped = strip(lines);
+    let stripped = strip(left);
     if stripped == text {
         return false;
     }

@@ -257,6 +257,33 @@ impl Segments {
     }
 }
 
+/// The lines between line feeds, as `text.split('\n')`, several times as fast.
+pub(crate) fn lines(text: &str) -> Lines<'_> {
+    Lines { rest: Some(text) }
+}
+
+/// See [`lines`].
+#[derive(Debug, Clone)]
+pub(crate) struct Lines<'t> {
+    rest: Option<&'t str>,
+}
+
+impl<'t> Iterator for Lines<'t> {
+    type Item = &'t str;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'t str> {
+        let rest = self.rest?;
+        match memchr::memchr(b'\n', rest.as_bytes()) {
+            Some(at) => {
+                self.rest = Some(&rest[at + 1..]);
+                Some(&rest[..at])
+            }
+            None => self.rest.take(),
+        }
+    }
+}
+
 /// Code points, counted in a loop that the compiler vectorises.
 pub(crate) fn characters(text: &str) -> usize {
     let continuation = |run: &[u8]| run.iter().map(|b| u8::from((*b as i8) < -64)).sum::<u8>();
@@ -309,6 +336,11 @@ mod tests {
         #[test]
         fn different_bytes_have_different_hashes(a in "[ab\0]{0,20}", b in "[ab\0]{0,20}") {
             prop_assert_eq!(a == b, hash(a.as_bytes()) == hash(b.as_bytes()));
+        }
+
+        #[test]
+        fn lines_are_pieces_between_line_feeds(text in "[a\n]{0,8}") {
+            prop_assert!(lines(&text).eq(text.split('\n')));
         }
 
         #[test]

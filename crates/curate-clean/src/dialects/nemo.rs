@@ -4,7 +4,7 @@ use memchr::{memchr, memchr_iter, memmem};
 
 use super::dclm::{share, strip};
 use super::dolma::is_stop_word;
-use super::grams::{Grams, Segments, characters, hash};
+use super::grams::{Grams, Segments, characters, hash, lines};
 use super::{DialectScratch, Tables};
 use crate::chars::is_decimal;
 use crate::words::{Classes, class};
@@ -79,13 +79,13 @@ impl NemoValues {
             self.stop_words += usize::from(is_stop_word(word));
         }
         let most = memchr_iter(b'\n', text.as_bytes()).count() + 1;
-        for line in text.split('\n').map(strip).filter(|line| !line.is_empty()) {
+        for line in lines(text).map(strip).filter(|line| !line.is_empty()) {
             self.bullet_lines += usize::from(line.starts_with(BULLETS));
             self.ellipsis_lines += usize::from(ends_in_ellipsis(line));
             self.lines_without_end_mark += usize::from(!line.ends_with(['.', '?', '!', '"', '\'']));
         }
-        let lines = text.split('\n').filter(|line| !strip(line).is_empty());
-        self.lines = Segments::sum(lines, most, &mut scratch.counts);
+        let filled = lines(text).filter(|line| !strip(line).is_empty());
+        self.lines = Segments::sum(filled, most, &mut scratch.counts);
         self.paragraphs = Segments::sum(text.split("\n\n"), most, &mut scratch.counts);
     }
 
