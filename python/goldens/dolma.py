@@ -3,6 +3,7 @@
 Original: dolma 1.2.1, taggers/gopher.py (`gopher_v1`), scores rounded as core/taggers.py writes them; thresholds of
 github allenai/dolma configs/dolma-v1_5/mixing/cc-head.yaml. Three of those name attributes that no tagger writes
 (`..._most_common_2gram`, the tagger writes `..._2grams`): `asrun` is what the configuration does, `verdict` what it means.
+`values` are those that the rules compare, in the order of RULES; 0 where there are too few words for an n-gram.
 
     pip install dolma==1.2.1
     python dolma.py
@@ -70,7 +71,7 @@ def judge(text):
         return "keep"
 
     asrun = first([rule for rule in RULES if "most_common" not in rule[1]])
-    return {"verdict": first(RULES), "asrun": asrun, "values": values}
+    return {"verdict": first(RULES), "asrun": asrun, "values": [values.get(name, 0.0) for _, name, _, _ in RULES]}
 
 
 common.write(args, judge)

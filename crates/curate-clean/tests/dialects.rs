@@ -73,3 +73,58 @@ fn dclm() {
 fn refinedweb_edits() {
     check("refinedweb", "dclm.jsonl", |golden| (&golden["edits"]["verdict"], &golden["edits"]["text"]));
 }
+
+/// The statistics that dolma's rules compare, in the order of the golden values.
+const DOLMA: [&str; 20] = [
+    "dolma_words",
+    "dolma_words",
+    "dolma_median_word_length",
+    "dolma_median_word_length",
+    "dolma_symbol_ratio",
+    "dolma_alphabetic_words_ratio",
+    "dolma_stop_words",
+    "dolma_bullet_lines_ratio",
+    "dolma_ellipsis_lines_ratio",
+    "dolma_duplicate_lines_ratio",
+    "dolma_duplicate_line_characters_ratio",
+    "dolma_top_2grams",
+    "dolma_top_3grams",
+    "dolma_top_4grams",
+    "dolma_duplicate_5grams",
+    "dolma_duplicate_6grams",
+    "dolma_duplicate_7grams",
+    "dolma_duplicate_8grams",
+    "dolma_duplicate_9grams",
+    "dolma_duplicate_10grams",
+];
+
+#[test]
+fn dolma_values_to_the_last_decimal() {
+    let cleaner = Cleaner::new(Recipe::builtin("dolma-v1.5").unwrap()).unwrap();
+    for (document, golden) in rows("documents.jsonl").iter().zip(rows("dolma.jsonl")) {
+        let Some(values) = golden["values"].as_array() else { continue };
+        let measurements = cleaner.measure(document["text"].as_str().unwrap());
+        for (name, expected) in DOLMA.iter().zip(values) {
+            assert_eq!(measurements.get(name), expected.as_f64(), "{name} of {}", document["id"]);
+        }
+    }
+}
+
+#[test]
+fn explaining_and_deciding_agree() {
+    let mut scratch = CleanScratch::default();
+    for recipe in ["dclm", "refinedweb", "dolma-v1.5", "nemo-en"] {
+        let cleaner = Cleaner::new(Recipe::builtin(recipe).unwrap()).unwrap();
+        for document in rows("documents.jsonl") {
+            let text = document["text"].as_str().unwrap();
+            let (verdict, _) = judge(&cleaner, text, &mut scratch);
+            let explained = cleaner.explain(text).into_iter().find(|outcome| outcome.fired);
+            let explained = explained.map_or("keep".to_owned(), |outcome| outcome.reason);
+            assert!(
+                verdict == explained || verdict == "empty",
+                "{recipe}, {}: {verdict}, {explained}",
+                document["id"]
+            );
+        }
+    }
+}
