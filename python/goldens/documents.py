@@ -309,11 +309,44 @@ def numbers(w):
     yield w.prose(2) + "\n" * 400 + w.prose(1)
 
 
+def passages(w):
+    """One passage that stands there twice, of a length just above the share that some size of n-grams may have."""
+    for words in (*range(20, 31), *range(31, 41), *range(42, 62, 2)):
+        passage = [w.random.choice(NOUNS + VERBS + ADJECTIVES) for _ in range(words)]
+        rest = [w.random.choice(NOUNS + VERBS + ADJECTIVES + GLUE) for _ in range(400 - 2 * words)]
+        lines = [rest[i : i + 20] for i in range(0, len(rest), 20)]
+        for at in (2, 7):
+            lines[at] = lines[at][:10] + passage + lines[at][10:]
+        yield "\n".join(" ".join(line) + "." for line in lines)
+
+
+def corners(w):
+    """Where a rule fires that most documents of its kind do not reach."""
+    for n in (2, 3, 4, 5):
+        yield w.prose(6) + "\n" + "\n".join(line.upper() for line in w.lines(n, 10))
+    same = w.lines(2, 9)
+    blocks = ["\n".join(w.lines(8, 9)) for _ in range(3)]
+    yield "\n\n".join([same[0], same[1], *blocks, same[0], same[1]])
+    for gap in ("\n" + " " * 60, "\n" + " " * 60 + "\n"):
+        for n in (1, 2, 3):
+            block = gap.join(w.lines(3, 3))
+            paragraphs = ["\n".join(w.lines(2 + n, 9)) for _ in range(8)]
+            yield "\n\n".join([block, *paragraphs, block])
+            yield "\n\n".join([block, *paragraphs, block, block])
+    long = ["".join(w.random.choices("abcdefghiklmnoprstu", k=10)) for _ in range(120)]
+    for share in (0.4, 0.6, 0.8):
+        yield "\n".join(" ".join(f"({word})" if w.random.random() < share else word for word in long[i : i + 10]) + " of the." for i in range(0, 120, 10))
+    pairs = [a + b for a in "abcdefghik" for b in "lmnoprstu"]
+    yield "\n".join(pair + ("." if i % 4 == 0 else "") for i, pair in enumerate([*pairs, *STOP[:4]]))
+    yield w.prose(16) + "\n" + "x" * 1001 + " ends here."
+    yield w.prose(16) + "\n" + "x" * 1000 + " ends here."
+
+
 FAMILIES = {
     "empty": empties, "prose": prose, "short": short, "word-length": word_lengths, "symbols": symbols, "bullets": bullets,
     "ellipsis": ellipsis_lines, "alphabetic": alphabetic, "stop-words": stop_words, "repeated-lines": repeated_lines,
     "repeated-paragraphs": repeated_paragraphs, "repeated-phrases": repeated_phrases, "scripts": scripts, "words": words_of_unicode,
-    "white-space": white_space, "code": code, "web-lines": web_lines, "urls": urls, "boilerplate": boilerplate, "numbers": numbers,
+    "white-space": white_space, "code": code, "web-lines": web_lines, "urls": urls, "boilerplate": boilerplate, "numbers": numbers, "passages": passages, "corners": corners,
 }  # fmt: skip
 
 
