@@ -18,6 +18,7 @@ def arguments(name, description, source=None):
     parser.add_argument("--limit", type=int, help="only so many documents")
     parser.add_argument("--every", type=int, default=1, help="only every so-manieth document")
     parser.add_argument("--no-texts", action="store_true", help="write no edited texts, only their lengths")
+    parser.add_argument("--verdict-only", action="store_true", help="nothing but the verdict, for timing")
     if source:
         parser.add_argument("--source", type=Path, required=True, help=source)
     args = parser.parse_args()

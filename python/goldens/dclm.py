@@ -115,6 +115,8 @@ def edits_alone(text):
 
 
 def judge(text):
+    if args.verdict_only:
+        return whole(text)
     edits = edits_alone(text)
     if args.no_texts and "text" in edits:
         edits["characters"] = len(edits.pop("text"))

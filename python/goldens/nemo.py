@@ -99,6 +99,8 @@ def verdict(text, ties):
 def judge(text):
     if not text.split():
         return {"verdict": "empty", "ties": "empty"}
+    if args.verdict_only:
+        return {"verdict": verdict(text, False)}
     return {"verdict": verdict(text, False), "ties": verdict(text, True)}
 
 

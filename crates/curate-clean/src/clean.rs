@@ -1,4 +1,7 @@
-//! The stage: normalise, measure, ask the rules in order, drop for the first one that fires.
+//! The stage: normalise, ask the rules in order, drop for the first one that fires.
+//!
+//! A rule may edit the text before it is asked; it and those after it see what the edit left. What a rule asks for is
+//! measured when its turn comes, so a document that an early rule drops costs little.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -32,6 +35,8 @@ pub struct CleanScratch {
     /// The text as edits left it, if one changed it.
     text: String,
     is_edited: bool,
+    /// Edits that changed it, each once.
+    edits: Vec<Edit>,
     spare: String,
     editor: EditorScratch,
 }
@@ -117,18 +122,22 @@ impl Cleaner {
 
     fn start(&self, text: &str, scratch: &mut CleanScratch) {
         scratch.is_edited = false;
+        scratch.edits.clear();
         self.measurer.start(text, &mut scratch.measurements);
     }
 
     /// Edits the text if the rule does, and measures what it asks for. `text` is that before all edits.
     fn prepare(&self, rule: &CompiledRule, text: &str, scratch: &mut CleanScratch) {
-        let CleanScratch { measurements, text: edited, is_edited, spare, editor } = scratch;
+        let CleanScratch { measurements, text: edited, is_edited, edits, spare, editor } = scratch;
         if let Some(edit) = rule.edit {
             let now = if *is_edited { &**edited } else { text };
             let done = self.editor.apply(edit, now, editor, spare);
             if done.changed {
                 std::mem::swap(edited, spare);
                 *is_edited = true;
+                if !edits.contains(&edit) {
+                    edits.push(edit);
+                }
                 self.measurer.start(edited, measurements);
             }
             measurements.dialects.set_words_removed(done.words_removed);
@@ -172,6 +181,9 @@ impl Mapper for Cleaner {
             }
         }
         let verdict = self.judge(doc.text(), scratch);
+        for edit in &scratch.edits {
+            counters.add(edit.counter(), 1);
+        }
         if scratch.is_edited && verdict == Verdict::Keep {
             doc.set_text(std::mem::take(&mut scratch.text));
         }

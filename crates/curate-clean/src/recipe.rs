@@ -504,6 +504,10 @@ mod tests {
             "recipe x.toml, line 7: `reason` must be a snake_case phrase, not `Too few`",
         );
         check_rule_error(
+            "[[rule]]\nreason = 'r'\nedit = 'lines'\ndrop_if = 'bytes == 0'",
+            "recipe x.toml, line 8: `edit` must be dclm_urls or dclm_line_feeds or refinedweb_lines, not `lines`",
+        );
+        check_rule_error(
             "[[rule]]\nreason = 'r'\ndrop_if = 'words <'",
             "recipe x.toml, line 8: `drop_if = \"words <\"`: column 8: expected a number, a name, `-`, `not` or `(`, found \
              the end",

@@ -358,7 +358,13 @@ impl Measurer {
         Self { words, classes: Classes::new(), phrases: dialects::phrases() }
     }
 
-    /// Counts what the statistics of `text` need, in place of what `measurements` held.
+    /// Counts what all statistics of `text` need, those of dialects too, in place of what `measurements` held.
+    pub fn measure_all(&self, text: &str, measurements: &mut Measurements) {
+        self.start(text, measurements);
+        self.measure_groups(text, dialects::ALL, measurements);
+    }
+
+    /// Counts what the statistics of `text` need, in place of what `measurements` held. Those of dialects stay 0.
     ///
     /// Allocates only for words of 256 code points and more.
     pub fn measure(&self, text: &str, measurements: &mut Measurements) {
@@ -668,7 +674,11 @@ mod tests {
 
     #[test]
     fn everything_about_nothing_is_zero() {
-        let measurements = measure("");
+        let mut measurements = measure("a b");
+        let measurer = Measurer::new(Words::Whitespace);
+        measurer.measure_all("the # of #", &mut measurements);
+        assert_eq!((measurements.get("dclm_stop_words"), measurements.get("hashes")), (Some(2.0), Some(2.0)));
+        measurer.measure("", &mut measurements);
         for statistic in statistics() {
             assert_eq!(statistic.value(&measurements), 0.0, "{}", statistic.name);
         }

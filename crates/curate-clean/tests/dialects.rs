@@ -128,3 +128,22 @@ fn explaining_and_deciding_agree() {
         }
     }
 }
+
+#[test]
+fn edits_are_counted_by_document() {
+    let cleaner = Cleaner::new(Recipe::builtin("refinedweb").unwrap()).unwrap();
+    let mut scratch = CleanScratch::default();
+    let mut counters = Counters::default();
+    for text in [
+        "The http://example.com of a page\n\n\n\nhas more\nHOME\nthan one line of text and so on for a while until it is long enough",
+        "The page stays",
+    ] {
+        let mut doc = Document::new(b"", "id", "", text);
+        cleaner.map(&mut doc, &mut scratch, &mut counters);
+    }
+    let mut expected = Counters::default();
+    for name in ["urls_removed", "line_feeds_squeezed", "lines_edited"] {
+        expected.add(name, 1);
+    }
+    assert_eq!(counters, expected);
+}

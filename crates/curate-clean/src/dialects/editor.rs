@@ -32,6 +32,15 @@ impl Edit {
             Self::RefinedwebLines => "refinedweb_lines",
         }
     }
+
+    /// What a report calls the documents that it changed.
+    pub fn counter(self) -> &'static str {
+        match self {
+            Self::DclmUrls => "urls_removed",
+            Self::DclmLineFeeds => "line_feeds_squeezed",
+            Self::RefinedwebLines => "lines_edited",
+        }
+    }
 }
 
 /// Edits texts. Can be shared by threads.

@@ -33,6 +33,9 @@ const DOLMA_GRAMS: Groups = 1 << 3;
 const NEMO_BASICS: Groups = 1 << 4;
 const NEMO_GRAMS: Groups = 1 << 5;
 
+/// Every group.
+pub(crate) const ALL: Groups = Groups::MAX;
+
 /// The statistics that are no dialect's, but `bytes`, which costs nothing.
 pub(crate) const COMMON: Groups = 1 << 6;
 
@@ -84,10 +87,10 @@ struct DialectScratch {
 }
 
 impl Dialects {
-    /// Nothing is known about the next text.
+    /// Nothing is known about the next text: all statistics are 0 until they are measured.
     pub(crate) fn clear(&mut self) {
-        self.measured = 0;
-        self.words_removed = 0.0;
+        let scratch = std::mem::take(&mut self.scratch);
+        *self = Self { scratch, ..Self::default() };
     }
 
     /// Notes which part of the words the last edit took.
