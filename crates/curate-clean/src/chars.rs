@@ -68,6 +68,24 @@ ranges!(
      E0020-E007F"
 );
 
+ranges!(
+    DECIMALS,
+    "Decimal digits of all scripts (general category Nd, Unicode 14).",
+    "30-39 660-669 6F0-6F9 7C0-7C9 966-96F 9E6-9EF A66-A6F AE6-AEF B66-B6F BE6-BEF C66-C6F CE6-CEF D66-D6F DE6-DEF \
+     E50-E59 ED0-ED9 F20-F29 1040-1049 1090-1099 17E0-17E9 1810-1819 1946-194F 19D0-19D9 1A80-1A89 1A90-1A99 1B50-1B59 \
+     1BB0-1BB9 1C40-1C49 1C50-1C59 A620-A629 A8D0-A8D9 A900-A909 A9D0-A9D9 A9F0-A9F9 AA50-AA59 ABF0-ABF9 FF10-FF19 \
+     104A0-104A9 10D30-10D39 11066-1106F 110F0-110F9 11136-1113F 111D0-111D9 112F0-112F9 11450-11459 114D0-114D9 \
+     11650-11659 116C0-116C9 11730-11739 118E0-118E9 11950-11959 11C50-11C59 11D50-11D59 11DA0-11DA9 16A60-16A69 \
+     16AC0-16AC9 16B50-16B59 1D7CE-1D7FF 1E140-1E149 1E2F0-1E2F9 1E950-1E959 1FBF0-1FBF9"
+);
+
+ranges!(
+    OTHER_DIGITS,
+    "Digits that are no decimals: superscripts, circled ones and the like (numeric type Digit, Unicode 14).",
+    "B2-B3 B9 1369-1371 19DA 2070 2074-2079 2080-2089 2460-2468 2474-247C 2488-2490 24EA 24F5-24FD 24FF 2776-277E \
+     2780-2788 278A-2792 10A40-10A43 10E60-10E68 11052-1105A 1F100-1F10A"
+);
+
 /// In datatrove's set of punctuation.
 pub(crate) fn is_punctuation(c: char) -> bool {
     in_ranges(c, &PUNCTUATION)
@@ -99,6 +117,21 @@ pub(crate) fn is_joining(c: char) -> bool {
 pub(crate) fn is_letter(c: char) -> bool {
     c.is_ascii_alphabetic()
         || (!c.is_ascii() && c.is_alphabetic() && !is_combining_mark(c) && !in_ranges(c, &LETTER_LIKE))
+}
+
+/// What Python's `str.isalnum` holds true of: letters, digits and everything else that has a numeric value.
+pub(crate) fn is_python_alphanumeric(c: char) -> bool {
+    if c.is_ascii() { c.is_ascii_alphanumeric() } else { c.is_numeric() || is_letter(c) }
+}
+
+/// What Python's `str.isdecimal` holds true of, and `\d` matches.
+pub(crate) fn is_decimal(c: char) -> bool {
+    if c.is_ascii() { c.is_ascii_digit() } else { in_ranges(c, &DECIMALS) }
+}
+
+/// What Python's `str.isdigit` holds true of: decimals, superscripts and circled digits.
+pub(crate) fn is_digit(c: char) -> bool {
+    if c.is_ascii() { c.is_ascii_digit() } else { in_ranges(c, &DECIMALS) || in_ranges(c, &OTHER_DIGITS) }
 }
 
 /// What Python's `str.isspace` and `str.split` call white space: Unicode's, and U+001C to U+001F.
@@ -201,6 +234,28 @@ mod tests {
         assert_eq!(spaces, expected);
         let breaks: Vec<u32> = all().filter(|c| is_line_break(*c)).map(u32::from).collect();
         assert_eq!(breaks, [0xa, 0xb, 0xc, 0xd, 0x1c, 0x1d, 0x1e, 0x85, 0x2028, 0x2029]);
+    }
+
+    #[test]
+    fn digits_are_pythons() {
+        for (c, decimal, digit, alphanumeric) in [
+            ('7', true, true, true),
+            ('٣', true, true, true),
+            ('²', false, true, true),
+            ('①', false, true, true),
+            ('½', false, false, true),
+            ('Ⅻ', false, false, true),
+            ('é', false, false, true),
+            ('ⓐ', false, false, false),
+            ('\u{301}', false, false, false),
+            ('_', false, false, false),
+        ] {
+            assert_eq!(
+                (is_decimal(c), is_digit(c), is_python_alphanumeric(c)),
+                (decimal, digit, alphanumeric),
+                "{c:?}"
+            );
+        }
     }
 
     #[test]

@@ -15,12 +15,14 @@ mod mojibake;
 mod chars;
 mod words;
 mod stats;
+mod dialects;
 mod expr;
 mod recipe;
 mod nearest;
 mod error;
 
 pub use clean::{CleanScratch, Cleaner, EMPTY, RuleOutcome};
+pub use dialects::Edit;
 pub use error::{Error, Result};
 pub use expr::{Expression, ExpressionError, Problem};
 pub use extract::{EXTRACT_THREAD, Engine, ExtractOptions, MainText, PageExtractor, PageText, UnknownEngine};

@@ -14,6 +14,7 @@
 //!
 //! [[rule]]
 //! reason = "too_few_words"            # a phrase that is true of what is dropped
+//! edit = "dclm_line_feeds"            # done to the text first; this rule and later ones see what it left
 //! when = "latin_letters_ratio > 0.5"  # asked first; without it, the rule always applies
 //! drop_if = "words < min_words"       # names are those of the statistics and of the thresholds
 //! ```
@@ -26,19 +27,32 @@ use toml::de::{DeTable, DeValue};
 
 use crate::expr::{Expression, Operand, Test};
 use crate::nearest::nearest;
-use crate::{Error, Result, Words, statistics};
+use crate::{Edit, Error, Result, Words, statistics};
 
 /// The recipes that come with curate; the first is the default.
-const BUILTIN: [(&str, &str); 3] = [
+const BUILTIN: [(&str, &str); 8] = [
     ("curate-v1", include_str!("../recipes/curate-v1.toml")),
+    ("dclm", include_str!("../recipes/dclm.toml")),
+    ("dolma-v1.5", include_str!("../recipes/dolma-v1.5.toml")),
+    ("dolma-v1.5-asrun", include_str!("../recipes/dolma-v1.5-asrun.toml")),
     ("gopher", include_str!("../recipes/gopher.toml")),
+    ("nemo-en", include_str!("../recipes/nemo-en.toml")),
     ("none", include_str!("../recipes/none.toml")),
+    ("refinedweb", include_str!("../recipes/refinedweb.toml")),
 ];
 
-const BUILTIN_NAMES: [&str; BUILTIN.len()] = [BUILTIN[0].0, BUILTIN[1].0, BUILTIN[2].0];
+const BUILTIN_NAMES: [&str; BUILTIN.len()] = {
+    let mut names = [""; BUILTIN.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = BUILTIN[i].0;
+        i += 1;
+    }
+    names
+};
 
 const KEYS: &[&str] = &["name", "description", "source", "words", "normalise", "thresholds", "rule"];
-const RULE_KEYS: &[&str] = &["reason", "when", "drop_if"];
+const RULE_KEYS: &[&str] = &["reason", "edit", "when", "drop_if"];
 
 /// A named list of rules, checked: every expression parses and every name in it is known.
 #[derive(Debug, Clone, Serialize)]
@@ -52,10 +66,12 @@ pub struct Recipe {
     rules: Vec<Rule>,
 }
 
-/// Drops a document for `reason` if `drop_if` holds and `when`, if there is one, does too.
+/// Edits the text if there is an `edit`, then drops the document for `reason` if `drop_if` holds and `when`, if there is
+/// one, does too.
 #[derive(Debug, Clone, Serialize)]
 pub struct Rule {
     pub(crate) reason: String,
+    pub(crate) edit: Option<Edit>,
     pub(crate) when: Option<Expression>,
     pub(crate) drop_if: Expression,
 }
@@ -63,6 +79,10 @@ pub struct Rule {
 impl Rule {
     pub fn reason(&self) -> &str {
         &self.reason
+    }
+
+    pub fn edit(&self) -> Option<Edit> {
+        self.edit
     }
 
     pub fn when(&self) -> Option<&Expression> {
@@ -73,7 +93,7 @@ impl Rule {
         &self.drop_if
     }
 
-    fn expressions(&self) -> impl Iterator<Item = &Expression> {
+    pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.when.iter().chain([&self.drop_if])
     }
 }
@@ -362,7 +382,16 @@ impl<'r, 'd> Section<'r, 'd> {
             return Err(self.place.unsuitable(line, "reason", "a snake_case phrase", &format!("`{reason}`")));
         }
         let when = self.table.contains_key("when").then(|| self.expression("when")).transpose()?;
-        Ok(Rule { reason: reason.to_owned(), when, drop_if: self.expression("drop_if")? })
+        let edit = self.table.contains_key("edit").then(|| self.edit()).transpose()?;
+        Ok(Rule { reason: reason.to_owned(), edit, when, drop_if: self.expression("drop_if")? })
+    }
+
+    fn edit(&self) -> Result<Edit> {
+        let (line, name) = self.string("edit")?;
+        Edit::ALL.into_iter().find(|edit| edit.name() == name).ok_or_else(|| {
+            let known = Edit::ALL.map(Edit::name).join(" or ");
+            self.place.unsuitable(line, "edit", &known, &format!("`{name}`"))
+        })
     }
 
     fn expression(&self, key: &'static str) -> Result<Expression> {
@@ -427,8 +456,8 @@ mod tests {
         assert_eq!(error.to_string(), "there is no recipe called `gofer`");
         assert_eq!(Recipe::builtin("gophers").unwrap_err().hint().unwrap(), "did you mean `gopher`?");
         assert_eq!(
-            Recipe::builtin("fineweb").unwrap_err().hint().unwrap(),
-            "there are curate-v1, gopher, none"
+            Recipe::builtin("something").unwrap_err().hint().unwrap(),
+            "there are curate-v1, dclm, dolma-v1.5, dolma-v1.5-asrun, gopher, nemo-en, none, refinedweb"
         );
     }
 
@@ -473,6 +502,10 @@ mod tests {
         check_rule_error(
             "[[rule]]\nreason = 'Too few'\ndrop_if = 'words < 1'",
             "recipe x.toml, line 7: `reason` must be a snake_case phrase, not `Too few`",
+        );
+        check_rule_error(
+            "[[rule]]\nreason = 'r'\nedit = 'lines'\ndrop_if = 'bytes == 0'",
+            "recipe x.toml, line 8: `edit` must be dclm_urls or dclm_line_feeds or refinedweb_lines, not `lines`",
         );
         check_rule_error(
             "[[rule]]\nreason = 'r'\ndrop_if = 'words <'",
