@@ -5,7 +5,7 @@ usage: benches/passthrough/run.py FILE.jsonl [ROUNDS]
 
 Builds what it measures, reads the file once so that it lies in the page cache, then runs the commands in turn, ROUNDS
 times (7), output to /dev/null. Prints the median CPU seconds (user + system, all threads), their spread, GB of input a
-CPU second, wall seconds, peak memory, and cycles a byte where `perf` may count them. Python's standard library only.
+CPU second, wall seconds, and cycles a byte where `perf` may count them. Python's standard library only.
 """
 
 import os
@@ -19,7 +19,7 @@ import time
 
 
 def measure(command):
-    """Runs a command; CPU seconds, wall seconds, peak resident bytes, cycles (or None)."""
+    """Runs a command; CPU seconds, wall seconds, cycles (or None)."""
     cycles = None
     if PERF:
         command = ["perf", "stat", "-x,", "-e", "cycles", "-o", "perf.out", "--"] + command
@@ -33,7 +33,7 @@ def measure(command):
         found = re.search(r"^(\d+),", open("perf.out").read(), re.M)
         cycles = int(found.group(1)) if found else None
         os.remove("perf.out")
-    return used.ru_utime + used.ru_stime, wall, used.ru_maxrss * 1024, cycles
+    return used.ru_utime + used.ru_stime, wall, cycles
 
 
 def perf_counts():
@@ -69,14 +69,13 @@ for i in range(rounds):
             continue
         runs[name].append(measure(command))
 print(f"{size / 1e6:.1f} MB of JSON Lines; {os.cpu_count()} cores, {platform.machine()}; {rounds} rounds, alternating")
-print(f"{'command':26} {'CPU s':>8} {'min–max':>15} {'GB/CPU s':>9} {'wall s':>7} {'peak MB':>8} {'cycles/B':>9}")
+print(f"{'command':26} {'CPU s':>8} {'min–max':>15} {'GB/CPU s':>9} {'wall s':>7} {'cycles/B':>9}")
 for name, rows in runs.items():
     cpu = [row[0] for row in rows]
     median = statistics.median(cpu)
-    cycles = [row[3] for row in rows if row[3]]
+    cycles = [row[2] for row in rows if row[2]]
     per_byte = f"{statistics.median(cycles) / size:9.2f}" if cycles else f"{'-':>9}"
     wall = statistics.median(row[1] for row in rows)
-    peak = max(row[2] for row in rows) / 1e6
     print(
-        f"{name:26} {median:8.3f} {min(cpu):7.3f}–{max(cpu):.3f} {size / 1e9 / median:9.2f} {wall:7.2f} {peak:8.1f} {per_byte}"
+        f"{name:26} {median:8.3f} {min(cpu):7.3f}–{max(cpu):.3f} {size / 1e9 / median:9.2f} {wall:7.2f} {per_byte}"
     )

@@ -1,6 +1,7 @@
 //! A document: one text with its identity, borrowed from the record that stores it.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::ops::Range;
 
 /// One text with its identity, as a stage sees it.
@@ -14,10 +15,79 @@ pub struct Document<'a> {
     text_span: Option<Range<usize>>,
     id: Cow<'a, str>,
     source: Cow<'a, str>,
-    text: Cow<'a, str>,
+    text: Text<'a>,
     edited: bool,
     /// Members of a JSON object, each after a comma; empty for most.
     fields: Cow<'a, str>,
+}
+
+/// A text: as it is, or as its record spells it until somebody asks.
+#[derive(Debug, Clone)]
+pub enum Text<'a> {
+    Plain(Cow<'a, str>),
+    Encoded(EncodedText<'a>),
+}
+
+/// A text that its record spells differently, decoded when it is first asked for.
+#[derive(Debug, Clone)]
+pub struct EncodedText<'a> {
+    spelled: &'a str,
+    len: usize,
+    decode: fn(&str) -> String,
+    decoded: OnceCell<String>,
+}
+
+impl<'a> EncodedText<'a> {
+    /// `decode` makes a text of `len` UTF-8 bytes of `spelled`, and cannot fail on it.
+    pub fn new(spelled: &'a str, len: usize, decode: fn(&str) -> String) -> Self {
+        Self { spelled, len, decode, decoded: OnceCell::new() }
+    }
+}
+
+impl Text<'_> {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Plain(text) => text,
+            Self::Encoded(text) => text.decoded.get_or_init(|| (text.decode)(text.spelled)),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Plain(text) => text.len(),
+            Self::Encoded(text) => text.len,
+        }
+    }
+}
+
+impl<'a> From<Cow<'a, str>> for Text<'a> {
+    fn from(text: Cow<'a, str>) -> Self {
+        Self::Plain(text)
+    }
+}
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Plain(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Text<'_> {
+    fn from(text: String) -> Self {
+        Self::Plain(Cow::Owned(text))
+    }
+}
+
+impl<'a> From<EncodedText<'a>> for Text<'a> {
+    fn from(text: EncodedText<'a>) -> Self {
+        Self::Encoded(text)
+    }
+}
+
+/// What became of a text since its document was parked.
+pub(crate) enum News {
+    Decoded(String),
+    Edited(String),
 }
 
 impl<'a> Document<'a> {
@@ -26,7 +96,7 @@ impl<'a> Document<'a> {
         raw: &'a [u8],
         id: impl Into<Cow<'a, str>>,
         source: impl Into<Cow<'a, str>>,
-        text: impl Into<Cow<'a, str>>,
+        text: impl Into<Text<'a>>,
     ) -> Self {
         Self {
             raw,
@@ -77,13 +147,18 @@ impl<'a> Document<'a> {
     }
 
     pub fn text(&self) -> &str {
-        &self.text
+        self.text.as_str()
+    }
+
+    /// UTF-8 bytes of the text, which need not be decoded for that.
+    pub fn text_len(&self) -> usize {
+        self.text.len()
     }
 
     /// Replaces the text; the document counts as edited only if that changes it.
     pub fn set_text(&mut self, text: String) {
-        if text != *self.text {
-            self.text = Cow::Owned(text);
+        if text != self.text.as_str() {
+            self.text = text.into();
             self.edited = true;
         }
     }
@@ -93,11 +168,17 @@ impl<'a> Document<'a> {
         self.edited
     }
 
-    /// The new text, if the document was edited since it was last parked.
-    pub(crate) fn into_edit(self) -> Option<String> {
+    /// True if the text was edited since the document was last parked.
+    pub(crate) fn has_new_text(&self) -> bool {
+        matches!(self.text, Text::Plain(Cow::Owned(_)))
+    }
+
+    /// The text, if it was edited or decoded since the document was last parked.
+    pub(crate) fn into_news(self) -> Option<News> {
         match self.text {
-            Cow::Owned(edit) => Some(edit),
-            Cow::Borrowed(_) => None,
+            Text::Plain(Cow::Owned(edit)) => Some(News::Edited(edit)),
+            Text::Plain(Cow::Borrowed(_)) => None,
+            Text::Encoded(text) => text.decoded.into_inner().map(News::Decoded),
         }
     }
 
@@ -111,10 +192,22 @@ impl<'a> Document<'a> {
             },
             Cow::Owned(owned) => Field::Owned(owned),
         };
+        let text = match self.text {
+            Text::Plain(text) => ParkedText::Plain(park(text)),
+            Text::Encoded(EncodedText { spelled, len, decode, decoded }) => {
+                match (decoded.into_inner(), offset_in(raw, spelled)) {
+                    (None, Some(start)) => {
+                        ParkedText::Encoded { range: start..start + spelled.len(), len, decode }
+                    }
+                    (None, None) => ParkedText::Plain(Field::Owned(decode(spelled))),
+                    (Some(text), _) => ParkedText::Plain(Field::Owned(text)),
+                }
+            }
+        };
         Parked {
             id: park(self.id),
             source: park(self.source),
-            text: park(self.text),
+            text,
             text_span: self.text_span,
             edited: self.edited,
             fields: self.fields.into_owned().into(),
@@ -127,10 +220,16 @@ impl<'a> Document<'a> {
 pub struct Parked {
     id: Field,
     source: Field,
-    text: Field,
+    text: ParkedText,
     text_span: Option<Range<usize>>,
     edited: bool,
     fields: Box<str>,
+}
+
+#[derive(Debug)]
+enum ParkedText {
+    Plain(Field),
+    Encoded { range: Range<usize>, len: usize, decode: fn(&str) -> String },
 }
 
 #[derive(Debug)]
@@ -140,33 +239,45 @@ enum Field {
 }
 
 impl Parked {
-    pub(crate) fn set_text(&mut self, text: String) {
-        self.text = Field::Owned(text);
-        self.edited = true;
+    pub(crate) fn update(&mut self, news: News) {
+        let text = match news {
+            News::Decoded(text) => text,
+            News::Edited(text) => {
+                self.edited = true;
+                text
+            }
+        };
+        self.text = ParkedText::Plain(Field::Owned(text));
     }
 
     /// UTF-8 bytes of the text.
     pub(crate) fn text_len(&self) -> usize {
         match &self.text {
-            Field::InRecord(range) => range.len(),
-            Field::Owned(text) => text.len(),
+            ParkedText::Plain(Field::InRecord(range)) => range.len(),
+            ParkedText::Plain(Field::Owned(text)) => text.len(),
+            ParkedText::Encoded { len, .. } => *len,
         }
     }
 
     /// Borrows the document again; `raw` is the record that it was parked from.
     pub fn resume<'a>(&'a self, raw: &'a [u8]) -> Document<'a> {
+        let part = |range: &Range<usize>| -> &'a str {
+            simdutf8::basic::from_utf8(&raw[range.clone()]).expect("was a str of this record when parked")
+        };
         let borrow = |field: &'a Field| match field {
-            Field::InRecord(range) => Cow::Borrowed(
-                std::str::from_utf8(&raw[range.clone()]).expect("was a str of this record when parked"),
-            ),
+            Field::InRecord(range) => Cow::Borrowed(part(range)),
             Field::Owned(owned) => Cow::Borrowed(owned.as_str()),
+        };
+        let text = match &self.text {
+            ParkedText::Plain(field) => borrow(field).into(),
+            ParkedText::Encoded { range, len, decode } => EncodedText::new(part(range), *len, *decode).into(),
         };
         Document {
             raw,
             text_span: self.text_span.clone(),
             id: borrow(&self.id),
             source: borrow(&self.source),
-            text: borrow(&self.text),
+            text,
             edited: self.edited,
             fields: Cow::Borrowed(&self.fields),
         }
@@ -189,11 +300,31 @@ mod tests {
         let text = std::str::from_utf8(&raw[18..23]).unwrap();
         let doc = Document::new(raw, "made-up", "", text).with_text_span(17..24);
         let parked = doc.clone().park();
-        assert!(matches!(parked.text, Field::InRecord(_)), "a borrowed text is not copied");
+        assert!(
+            matches!(parked.text, ParkedText::Plain(Field::InRecord(_))),
+            "a borrowed text is not copied"
+        );
         let back = parked.resume(raw);
         assert_eq!((back.id(), back.source(), back.text()), ("made-up", "", "plain"));
         assert_eq!(back.text_span(), Some(17..24));
         assert!(!back.is_edited());
+    }
+
+    #[test]
+    fn an_encoded_text_is_decoded_once() {
+        let raw = b"{text: ABC}".as_slice();
+        let spelled = std::str::from_utf8(&raw[7..10]).unwrap();
+        let doc = Document::new(raw, "i", "", EncodedText::new(spelled, 3, str::to_ascii_lowercase));
+        let mut parked = doc.park();
+        assert!(matches!(parked.text, ParkedText::Encoded { .. }));
+        assert_eq!(parked.text_len(), 3);
+        assert!(parked.resume(raw).into_news().is_none());
+        let resumed = parked.resume(raw);
+        assert_eq!((resumed.text_len(), resumed.text()), (3, "abc"));
+        let news = resumed.into_news().unwrap();
+        parked.update(news);
+        assert!(matches!(&parked.text, ParkedText::Plain(Field::Owned(text)) if text == "abc"));
+        assert!(!parked.resume(raw).is_edited());
     }
 
     #[test]

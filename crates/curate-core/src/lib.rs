@@ -16,7 +16,7 @@ mod key;
 mod error;
 
 pub use block::{Block, Record};
-pub use document::{Document, Parked};
+pub use document::{Document, EncodedText, Parked, Text};
 pub use error::{Error, Result};
 pub use key::content_key;
 pub use report::{Malformed, Report, Sample, StageReport};

@@ -362,8 +362,8 @@ impl Machine<'_, '_> {
             if is_last && self.write_documents && !matches!(mapped, Mapped::Dropped(..)) {
                 slot.encoded = self.encode(&doc, block, slot.record, encoded);
             }
-            if let Some(edit) = doc.into_edit() {
-                parked.set_text(edit);
+            if let Some(news) = doc.into_news() {
+                parked.update(news);
             }
             slot.state = match mapped {
                 Mapped::Live => State::Live(parked),
@@ -409,7 +409,7 @@ impl Machine<'_, '_> {
         let Segment { first_stage, mappers, .. } = &self.segments[segment];
         for (stage, mapper) in (*first_stage..).zip(mappers) {
             entered[stage].0 += 1;
-            entered[stage].1 += doc.text().len() as u64;
+            entered[stage].1 += doc.text_len() as u64;
             let (scratch, counters) = (&mut scratch[stage], &mut counters[stage]);
             match self.timed(&mut busy[stage], || mapper.map(doc, scratch, counters)) {
                 Work::Decided(Verdict::Keep) => {}
@@ -466,15 +466,28 @@ impl Machine<'_, '_> {
         if let Some(gate) = lock(&self.segments[segment].gate).as_mut() {
             let stage = self.segments[segment].first_stage + self.segments[segment].mappers.len() - 1;
             let start = self.clock.map(|clock| clock());
-            for slot in &mut batch.slots {
-                let raw = batch.block.record(slot.record).bytes;
-                let state = std::mem::replace(&mut slot.state, State::Nothing);
-                slot.state = match state {
-                    State::Pending(parked, work) => match gate.admit(&parked.resume(raw), work)? {
-                        Verdict::Keep => State::Live(parked),
-                        Verdict::Drop(dropped) => State::Dropped(parked, stage, dropped),
-                    },
-                    decided => decided,
+            let is_last = segment + 1 == self.segments.len();
+            let Batch { block, slots, encoded, .. } = &mut batch;
+            for slot in slots {
+                let (mut parked, work) = match std::mem::replace(&mut slot.state, State::Nothing) {
+                    State::Pending(parked, work) => (parked, work),
+                    decided => {
+                        slot.state = decided;
+                        continue;
+                    }
+                };
+                let mut doc = parked.resume(block.record(slot.record).bytes);
+                slot.state = match gate.admit(&mut doc, work)? {
+                    Verdict::Keep => {
+                        if is_last && self.write_documents && doc.has_new_text() {
+                            slot.encoded = self.encode(&doc, block, slot.record, encoded);
+                        }
+                        if let Some(news) = doc.into_news() {
+                            parked.update(news);
+                        }
+                        State::Live(parked)
+                    }
+                    Verdict::Drop(dropped) => State::Dropped(parked, stage, dropped),
                 };
             }
             if let (Some(clock), Some(start)) = (self.clock, start) {
@@ -765,7 +778,7 @@ mod tests {
     impl Gate for FirstOfEach {
         type Work = char;
 
-        fn admit(&mut self, _: &Document<'_>, letter: char) -> Result<Verdict> {
+        fn admit(&mut self, _: &mut Document<'_>, letter: char) -> Result<Verdict> {
             Ok(if self.0.insert(letter) { Verdict::Keep } else { Verdict::drop("seen") })
         }
     }
@@ -808,6 +821,42 @@ mod tests {
             assert_eq!(got.kept, reference.kept, "{threads} threads, {per_block} records a block");
             assert_eq!(got.dropped, reference.dropped);
             assert_eq!(all_counts(&report), all_counts(&expected));
+        }
+    }
+
+    /// Numbers the documents; every third it drops.
+    #[derive(Default)]
+    struct Numbered(u32);
+
+    impl Gate for Numbered {
+        type Work = char;
+
+        fn admit(&mut self, doc: &mut Document<'_>, letter: char) -> Result<Verdict> {
+            self.0 += 1;
+            if letter == 'K' {
+                return Ok(Verdict::Keep);
+            }
+            doc.set_text(format!("{} {}", self.0, doc.text()));
+            Ok(if self.0.is_multiple_of(3) { Verdict::drop("third") } else { Verdict::Keep })
+        }
+    }
+
+    #[test]
+    fn a_gate_may_edit() {
+        let input = lines("a\nb\nc\nKeep\ne");
+        for (last, expected) in [(true, "1 A\n2 B\nKEEP\n5 E\n"), (false, "1 A\n2 B\nKEEP\n5 E\n")] {
+            let mut sink = Collected::default();
+            let mut source = Text { lines: input.iter(), per_block: 2, next: 0, offset: 0, fail_at: None };
+            let mut stages = vec![
+                Stage::filter("shout", Shout),
+                Stage::gated("numbered", FirstLetter, Numbered::default()),
+            ];
+            if !last {
+                stages.push(Stage::filter("again", Shout));
+            }
+            let report = run(&mut source, &Lines, stages, &mut sink, &RunOptions::new(2)).unwrap();
+            assert_eq!(sink.kept, expected, "gate is last: {last}");
+            assert_eq!(report.text_bytes_out, expected.len() as u64 - 4);
         }
     }
 

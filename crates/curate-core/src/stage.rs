@@ -86,19 +86,19 @@ impl<M: Mapper> Mapper for &M {
 
 /// The half of a stage that sees documents in input order, one at a time.
 ///
-/// Called only for documents whose mapper returned [`Work::Pending`]. Whatever state it keeps grows as its own
+/// Called only for documents whose mapper returned [`Work::Pending`]; it may edit them. Whatever state it keeps grows as its own
 /// documentation says. An error ends the run.
 pub trait Gate: Send {
     type Work: 'static;
 
-    fn admit(&mut self, doc: &Document<'_>, work: Self::Work) -> Result<Verdict>;
+    fn admit(&mut self, doc: &mut Document<'_>, work: Self::Work) -> Result<Verdict>;
 }
 
 /// A gate lent to a run: its owner can ask it afterwards what it saw.
 impl<G: Gate + ?Sized> Gate for &mut G {
     type Work = G::Work;
 
-    fn admit(&mut self, doc: &Document<'_>, work: Self::Work) -> Result<Verdict> {
+    fn admit(&mut self, doc: &mut Document<'_>, work: Self::Work) -> Result<Verdict> {
         (**self).admit(doc, work)
     }
 }
@@ -114,7 +114,7 @@ pub struct NoGate;
 impl Gate for NoGate {
     type Work = Never;
 
-    fn admit(&mut self, _doc: &Document<'_>, work: Never) -> Result<Verdict> {
+    fn admit(&mut self, _doc: &mut Document<'_>, work: Never) -> Result<Verdict> {
         match work {}
     }
 }
@@ -199,11 +199,11 @@ impl<M: Mapper> AnyMapper for M {
 
 /// A gate whose types are erased.
 pub(crate) trait AnyGate: Send {
-    fn admit(&mut self, doc: &Document<'_>, work: Opaque) -> Result<Verdict>;
+    fn admit(&mut self, doc: &mut Document<'_>, work: Opaque) -> Result<Verdict>;
 }
 
 impl<G: Gate> AnyGate for G {
-    fn admit(&mut self, doc: &Document<'_>, work: Opaque) -> Result<Verdict> {
+    fn admit(&mut self, doc: &mut Document<'_>, work: Opaque) -> Result<Verdict> {
         let work = work.downcast().expect("Stage::gated ties the gate's work to its mapper's");
         Gate::admit(self, doc, *work)
     }

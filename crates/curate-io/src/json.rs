@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use curate_core::{EncodedText, Text};
 use sonic_rs::{LazyValue, to_object_iter};
 
 use crate::error::{IoError, Result};
+use crate::members::{Member, members};
 
 /// The path of a field: names joined by dots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,36 +42,84 @@ impl Fault {
     }
 }
 
-/// Finds the values at `paths` in the object `record`, as ranges of its bytes. Of a repeated name the last counts.
+/// A value of a record.
+#[derive(Debug, Clone)]
+pub(crate) struct Found<'a> {
+    /// Its bytes in the record.
+    pub(crate) range: Range<usize>,
+    /// For a string whose escapes have been checked already: as it is spelled between its quotes, and the UTF-8 bytes
+    /// of the text that it stands for.
+    checked: Option<(&'a str, usize)>,
+}
+
+impl<'a> Found<'a> {
+    fn member(member: &Member<'a>) -> Self {
+        let spelled = member.spelled;
+        Self {
+            range: member.start..member.start + spelled.len(),
+            checked: member.text_len.map(|len| (&spelled[1..spelled.len() - 1], len)),
+        }
+    }
+
+    fn range(range: Range<usize>) -> Self {
+        Self { range, checked: None }
+    }
+}
+
+/// Finds the values at `paths` in the object `record`. Of a repeated name the last counts.
 ///
 /// The whole record is checked to be one JSON object in UTF-8 with nothing after it.
-pub(crate) fn find<const N: usize>(
-    record: &[u8],
+pub(crate) fn find<'a, const N: usize>(
+    record: &'a [u8],
     paths: [&FieldPath; N],
-) -> std::result::Result<[Option<Range<usize>>; N], Fault> {
-    check_depth(record)?;
+) -> std::result::Result<[Option<Found<'a>>; N], Fault> {
     let mut found = [const { None }; N];
-    let last_value = walk(record, 0, |name, range| {
+    let scanned = members(record, |name, member| {
         for (path, found) in paths.iter().zip(&mut found) {
-            if path.0[0] == name {
-                *found = Some(range.clone());
+            if is_spelled(name, &path.0[0]) {
+                *found = Some(Found::member(&member));
             }
         }
-    })?;
-    check_end(record, last_value)?;
+    });
+    if scanned.is_none() {
+        found = find_or_explain(record, paths)?;
+    }
     for (path, found) in paths.iter().zip(&mut found) {
         for name in &path.0[1..] {
-            let Some(outer) = found.take() else { break };
+            let Some(Found { range: outer, .. }) = found.take() else { break };
             if record[outer.start] != b'{' {
                 break;
             }
             walk(&record[outer.clone()], outer.start, |n, range| {
                 if n == name {
-                    *found = Some(range);
+                    *found = Some(Found::range(range));
                 }
             })?;
         }
     }
+    Ok(found)
+}
+
+/// True if `spelled`, the inside of a JSON string, stands for `name`.
+fn is_spelled(spelled: &str, name: &str) -> bool {
+    spelled == name || spelled.contains('\\') && unescape(spelled).is_some_and(|spelled| spelled == name)
+}
+
+/// The values at the first names of `paths` in a record that the fast pass has refused: the fault, if it has one.
+fn find_or_explain<'a, const N: usize>(
+    record: &'a [u8],
+    paths: [&FieldPath; N],
+) -> std::result::Result<[Option<Found<'a>>; N], Fault> {
+    check_depth(record)?;
+    let mut found = [const { None }; N];
+    let last_value = walk(record, 0, |name, range| {
+        for (path, found) in paths.iter().zip(&mut found) {
+            if path.0[0] == name {
+                *found = Some(Found::range(range.clone()));
+            }
+        }
+    })?;
+    check_end(record, last_value)?;
     Ok(found)
 }
 
@@ -120,7 +170,7 @@ fn members_without(
 }
 
 /// Objects and arrays within each other that a record may have; the walk over them uses the stack.
-const MAX_DEPTH: usize = 500;
+pub(crate) const MAX_DEPTH: usize = 500;
 
 /// Refuses a record that is nested too deeply. Few records have so many brackets that they need be followed.
 fn check_depth(record: &[u8]) -> std::result::Result<(), Fault> {
@@ -192,8 +242,25 @@ fn check_end(record: &[u8], last_value: usize) -> std::result::Result<(), Fault>
     }
 }
 
+/// Reads a string; borrows where nothing is escaped, and leaves the rest for when it is asked for.
+pub(crate) fn text<'a>(
+    record: &'a [u8],
+    found: &Found<'a>,
+    path: &FieldPath,
+) -> std::result::Result<Text<'a>, Fault> {
+    match found.checked {
+        Some((spelled, len)) if len == spelled.len() => Ok(spelled.into()),
+        Some((spelled, len)) => Ok(EncodedText::new(spelled, len, decode).into()),
+        None => string(record, found.range.clone(), path).map(Text::from),
+    }
+}
+
+fn decode(spelled: &str) -> String {
+    unescape(spelled).expect("the escapes were checked when the record was read")
+}
+
 /// Reads the string at `range`; borrows where nothing is escaped.
-pub(crate) fn string<'a>(
+fn string<'a>(
     record: &'a [u8],
     range: Range<usize>,
     path: &FieldPath,
@@ -202,13 +269,12 @@ pub(crate) fn string<'a>(
     if raw.first() != Some(&b'"') {
         return Err(Fault::new(range.start, format!("expected a string in `{path}`, found {}", kind(raw))));
     }
-    if memchr::memchr(b'\\', raw).is_none() {
-        let inner = &raw[1..raw.len() - 1];
-        return std::str::from_utf8(inner).map(Cow::Borrowed).map_err(|e| {
-            Fault::new(range.start + 1 + e.valid_up_to(), format!("invalid UTF-8 in `{path}`"))
-        });
+    let inner = std::str::from_utf8(&raw[1..raw.len() - 1])
+        .map_err(|e| Fault::new(range.start + 1 + e.valid_up_to(), format!("invalid UTF-8 in `{path}`")))?;
+    if !inner.contains('\\') {
+        return Ok(Cow::Borrowed(inner));
     }
-    if let Some(text) = unescape(&raw[1..raw.len() - 1]) {
+    if let Some(text) = unescape(inner) {
         return Ok(Cow::Owned(text));
     }
     // The library says what is wrong, and where.
@@ -222,29 +288,31 @@ pub(crate) fn string<'a>(
 ///
 /// Texts have an escape (a quote, a line end) every fifty bytes or so: the runs between them are found and copied by
 /// vector code, and an escape costs a table look-up.
-fn unescape(inner: &[u8]) -> Option<String> {
-    let mut text = Vec::with_capacity(inner.len());
+fn unescape(inner: &str) -> Option<String> {
+    let mut text = String::with_capacity(inner.len());
     let mut rest = inner;
-    while let Some(at) = memchr::memchr(b'\\', rest) {
-        text.extend_from_slice(&rest[..at]);
-        let escape = *rest.get(at + 1)?;
-        rest = &rest[at + 2..];
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        text.push_str(&rest[..at]);
+        let escape = *rest.as_bytes().get(at + 1)?;
         match UNESCAPED[escape as usize] {
             0 if escape == b'u' => {
-                let (c, used) = code_point(rest)?;
-                text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-                rest = &rest[used..];
+                let (c, used) = code_point(&rest.as_bytes()[at + 2..])?;
+                text.push(c);
+                rest = &rest[at + 2 + used..];
             }
             0 => return None,
-            byte => text.push(byte),
+            byte => {
+                text.push(char::from(byte));
+                rest = &rest[at + 2..];
+            }
         }
     }
-    text.extend_from_slice(rest);
-    String::from_utf8(text).ok()
+    text.push_str(rest);
+    Some(text)
 }
 
 /// What `\` and the byte stand for; 0 for a byte that cannot follow.
-const UNESCAPED: [u8; 256] = {
+pub(crate) const UNESCAPED: [u8; 256] = {
     let mut table = [0; 256];
     let pairs = b"\"\"\\\\//b\x08f\x0cn\nr\rt\t";
     let mut i = 0;
@@ -256,7 +324,7 @@ const UNESCAPED: [u8; 256] = {
 };
 
 /// The character of `\uXXXX`, whose digits `rest` begins with, or of a surrogate pair; and the bytes that it takes.
-fn code_point(rest: &[u8]) -> Option<(char, usize)> {
+pub(crate) fn code_point(rest: &[u8]) -> Option<(char, usize)> {
     let unit = |at: usize| {
         let digits = std::str::from_utf8(rest.get(at..at + 4)?).ok()?;
         // `from_str_radix` takes a sign too.
@@ -278,12 +346,13 @@ fn reason(error: &sonic_rs::Error) -> String {
 /// The value at `range` as an identifier: a string's content, or anything else as it is written.
 pub(crate) fn identifier<'a>(
     record: &'a [u8],
-    range: Range<usize>,
+    found: &Found<'a>,
     path: &FieldPath,
 ) -> std::result::Result<Cow<'a, str>, Fault> {
-    let raw = &record[range.clone()];
-    match raw.first() {
-        Some(b'"') => string(record, range, path),
+    let raw = &record[found.range.clone()];
+    match (found.checked, raw.first()) {
+        (Some((spelled, len)), _) if len == spelled.len() => Ok(Cow::Borrowed(spelled)),
+        (_, Some(b'"')) => string(record, found.range.clone(), path),
         _ => Ok(String::from_utf8_lossy(raw)),
     }
 }
@@ -330,7 +399,7 @@ mod tests {
                 let oracle = serde_json::from_str::<String>(&format!("\"{inner}\"")).ok();
                 // A quote inside ends the string before us: such a string never reaches this function.
                 prop_assume!(oracle.is_some() || !inner.replace("\\\\", "").replace("\\\"", "").contains('"'));
-                prop_assert_eq!(super::unescape(inner.as_bytes()), oracle);
+                prop_assert_eq!(super::unescape(&inner), oracle);
             }
         }
     }
@@ -339,8 +408,8 @@ mod tests {
         let path = FieldPath::parse(path).unwrap();
         let fault = |f: Fault| (f.offset, f.message);
         let [found] = find(record.as_bytes(), [&path]).map_err(fault)?;
-        let Some(range) = found else { return Ok(None) };
-        string(record.as_bytes(), range, &path).map(|s| Some(s.into_owned())).map_err(fault)
+        let Some(found) = found else { return Ok(None) };
+        text(record.as_bytes(), &found, &path).map(|text| Some(text.as_str().to_owned())).map_err(fault)
     }
 
     fn check(record: &str, path: &str, expected: Option<&str>) {

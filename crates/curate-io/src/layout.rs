@@ -148,9 +148,20 @@ pub(crate) fn output_stem(origin: &str, roots: &[PathBuf]) -> String {
     stems.join("/")
 }
 
-/// The parts of a path or an address; those that say nothing are left out.
+/// The parts of a path or an address, and of the member of an archive (`t.tar!a/b.txt`); those that say nothing are
+/// left out.
 fn parts(path: &str) -> Vec<&str> {
-    path.split(std::path::is_separator).filter(|part| !part.is_empty() && *part != ".").collect()
+    let of_archive = |part: &'_ str| match part.split_once('!') {
+        Some((archive, _)) if is_archive(archive) => archive.len(),
+        _ => part.len(),
+    };
+    path.split(std::path::is_separator)
+        .flat_map(|part| {
+            let (archive, member) = part.split_at(of_archive(part));
+            [archive, member.strip_prefix('!').unwrap_or(member)]
+        })
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect()
 }
 
 /// Of an input that was named itself only the file name counts, or the archive and what is in it.
@@ -189,8 +200,10 @@ mod tests {
         check(".jsonl", &[], ".jsonl");
         check("s3://bucket/dump/en/a.jsonl.zst", &["s3://bucket/dump/"], "en/a");
         check("https://host/x/a.parquet?sig=1/2", &[], "a");
-        check("data/t.tar.gz/../../etc/passwd", &["data"], "t/etc/passwd");
-        check("elsewhere/t.tgz/x/a.txt", &["data"], "t/x/a");
+        check("data/t.tar.gz!../../etc/passwd", &["data"], "t/etc/passwd");
+        check("elsewhere/t.tgz!x/a.txt", &["data"], "t/x/a");
+        check("data/en/t.tar!../x!y.txt", &["data"], "en/t/x!y");
+        check("wow!/a.txt", &["."], "wow!/a");
         check("../../up.jsonl", &[], "up");
         check("data/../../x.jsonl", &["data"], "x");
         check("data/b\u{1}\n.txt", &["data"], "b__");

@@ -51,20 +51,21 @@ impl Records {
     fn parse_json<'a>(&self, record: Record<'a>) -> std::result::Result<Document<'a>, Fault> {
         let raw = record.bytes;
         let [text, id, source] = json::find(raw, [&self.text, &self.id, &self.source])?;
-        let Some(text_span) = text else {
+        let Some(text) = text else {
             return Err(Fault {
                 offset: 0,
                 message: format!("expected a string in `{}`, found no such field", self.text),
             });
         };
-        let text = json::string(raw, text_span.clone(), &self.text)?;
+        let text_span = text.range.clone();
+        let text = json::text(raw, &text, &self.text)?;
         let source = match source {
-            Some(range) => json::identifier(raw, range, &self.source)?,
+            Some(found) => json::identifier(raw, &found, &self.source)?,
             None => "".into(),
         };
         let own_id = id.is_some();
         let id = match id {
-            Some(range) => json::identifier(raw, range, &self.id)?,
+            Some(found) => json::identifier(raw, &found, &self.id)?,
             None => made_up_id(record).into(),
         };
         let doc = Document::new(raw, id, source, text);
@@ -78,6 +79,23 @@ impl Records {
     fn text_is_at_top(&self) -> bool {
         self.text.to_string() == "text" && self.id.to_string() == "id"
     }
+}
+
+/// The value of a document's field as text: the content of a string, or a number, `true`, `false`, an object or an array as
+/// it is written. `None` if there is none, or it is `null`.
+pub fn field_of(doc: &Document<'_>, path: &FieldPath) -> Option<String> {
+    let built;
+    let record = match doc.fields().strip_prefix(',') {
+        Some(members) => {
+            built = format!("{{{members}}}");
+            built.as_bytes()
+        }
+        None if doc.text_span().is_some() => doc.raw(),
+        None => return None,
+    };
+    let [found] = json::find(record, [path]).ok()?;
+    let value = json::identifier(record, &found?, path).ok()?;
+    (value != "null").then(|| value.into_owned())
 }
 
 /// The id of a record that has none: where it stands.
@@ -267,6 +285,20 @@ mod tests {
         let mut out = Vec::new();
         codec.write(&doc, &mut out);
         assert_eq!(out, b"{\"id\":\"in.jsonl\",\"text\":\"a\\n\\\"b\\\"\"}\n");
+    }
+
+    #[test]
+    fn fields_are_found_wherever_a_document_has_them() {
+        let record_of = record(br#"{"text":"x","n":1,"m":{"url":"a\u0062"},"z":null}"#, Format::JsonLines);
+        for codec in [Records::new("text", "id").unwrap(), Records::new("text", "id").unwrap().canonical()] {
+            let doc = document(codec.parse(record_of));
+            let field = |path: &str| field_of(&doc, &FieldPath::parse(path).unwrap());
+            assert_eq!(field("m.url").as_deref(), Some("ab"));
+            assert_eq!(field("n").as_deref(), Some("1"));
+            assert_eq!((field("z"), field("m.no"), field("no")), (None, None, None));
+        }
+        let doc = document(Records::new("text", "id").unwrap().parse(record(b"plain", Format::Text)));
+        assert_eq!(field_of(&doc, &FieldPath::parse("url").unwrap()), None);
     }
 
     #[test]

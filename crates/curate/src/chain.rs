@@ -6,8 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use curate_clean::Cleaner;
-use curate_core::{Report, RunOptions, Sink, Source, Stage};
-use curate_dedup::{DedupGate, DedupMapper};
+use curate_core::{Document, Report, RunOptions, Sink, Source, Stage};
+use curate_dedup::{
+    BloomGate, BloomMapper, DedupGate, DedupMapper, KeyGate, KeyMapper, UnitGate, UnitMapper,
+};
 use curate_io::{DocumentSink, DropLog, DropLogStyle, Inputs, Progress, Records, Resolved, resolve};
 use curate_tokenize::{CountMapper, EncodeMapper, Tokenizer, WordCounter};
 use serde_json::Value;
@@ -25,6 +27,8 @@ use crate::usage::usage;
 pub(crate) struct Link {
     pub(crate) kind: Kind,
     pub(crate) logs: Vec<(PathBuf, DropLogStyle)>,
+    /// How many links, from this one on, write to its logs.
+    pub(crate) covers: usize,
     /// The options that made it, for the report.
     pub(crate) parameters: Value,
 }
@@ -33,15 +37,25 @@ pub(crate) struct Link {
 pub(crate) enum Kind {
     Clean(Box<Cleaner>),
     Dedup(DedupMapper, Box<DedupGate>),
+    /// Deduplication by a key, by lines or paragraphs, and by a Bloom filter; each with its name.
+    Key(KeyMapper<OfDocument<Option<String>>>, Box<KeyGate>),
+    Units(&'static str, UnitMapper<OfDocument<String>>, Box<UnitGate>),
+    Bloom(Box<BloomGate>),
     Tokenize(Box<Tokenizer>, Box<TokenEnd>),
     CountWords(Box<WordCounter>),
 }
+
+/// Something that a document is asked for.
+pub(crate) type OfDocument<T> = Box<dyn Fn(&Document<'_>) -> T + Sync + Send>;
 
 impl Kind {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Clean(_) => "clean",
             Self::Dedup(..) => "dedup",
+            Self::Key(..) => "dedup_key",
+            Self::Units(name, ..) => name,
+            Self::Bloom(..) => "dedup_bloom",
             Self::Tokenize(..) => "tokenize",
             Self::CountWords(_) => "count_words",
         }
@@ -52,6 +66,9 @@ impl Kind {
         match self {
             Self::Clean(cleaner) => Stage::filter(name, &**cleaner),
             Self::Dedup(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
+            Self::Key(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
+            Self::Units(_, mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
+            Self::Bloom(gate) => Stage::gated(name, BloomMapper, &mut **gate),
             Self::Tokenize(tokenizer, end) => Stage::gated(name, EncodeMapper::new(tokenizer), &mut **end),
             Self::CountWords(counter) => Stage::filter(name, CountMapper::new(counter)),
         }
@@ -126,7 +143,7 @@ pub(crate) fn document_sink(ending: &Ending, roots: Vec<PathBuf>, links: &[Link]
     };
     for (i, link) in links.iter().enumerate() {
         for (path, style) in &link.logs {
-            sink.add_log(i, DropLog::create(path, *style, link.kind.name())?);
+            sink.add_log(i..i + link.covers, DropLog::create(path, *style, link.kind.name())?);
         }
     }
     Ok(sink)

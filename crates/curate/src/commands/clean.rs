@@ -57,6 +57,7 @@ impl CleanOptions {
         }
         Ok(Link {
             kind: Kind::Clean(Box::new(Cleaner::new(recipe)?)),
+            covers: 1,
             logs: self.rejects.iter().map(|path| (path.clone(), DropLogStyle::Documents)).collect(),
             parameters: parameters(self),
         })

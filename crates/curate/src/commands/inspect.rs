@@ -154,7 +154,7 @@ struct Viewer<'c> {
 impl Gate for Viewer<'_> {
     type Work = ();
 
-    fn admit(&mut self, doc: &Document<'_>, (): ()) -> curate_core::Result<Verdict> {
+    fn admit(&mut self, doc: &mut Document<'_>, (): ()) -> curate_core::Result<Verdict> {
         if self.passed < self.command.skip {
             self.passed += 1;
             return Ok(Verdict::Keep);

@@ -192,7 +192,10 @@ impl Pipeline {
         while let Some(stage) = stages.next() {
             links.push(match stage {
                 StageOptions::Clean(options) => options.prepare()?,
-                StageOptions::Dedup(options) => options.prepare()?,
+                StageOptions::Dedup(options) => {
+                    links.extend(options.prepare()?);
+                    continue;
+                }
                 StageOptions::Tokenize(options, output) => {
                     ending = Ending::Gate;
                     let tokenizer = options.load()?;
@@ -210,7 +213,7 @@ impl Pipeline {
 
     /// Turns the last gate into files; what stages have to say beyond the common counts.
     fn finish(&self, links: &mut [Link]) -> Result<Vec<Extra>> {
-        let mut extras: Vec<_> = links.iter().filter_map(dedup::extra).collect();
+        let mut extras = Vec::new();
         if let Some(Link { kind: Kind::Tokenize(_, end), .. }) = links.last_mut() {
             extras.push(end.extra());
             match (end.take_shards(), self.stages.last()) {
@@ -218,7 +221,10 @@ impl Pipeline {
                 _ => end.finish_stream()?,
             }
         }
-        Ok(extras)
+        // An index last: a run that ends before this can be repeated.
+        let mut all = dedup::finish(links)?;
+        all.append(&mut extras);
+        Ok(all)
     }
 
     fn run_fused(&self) -> Result<Exit> {
@@ -232,6 +238,14 @@ impl Pipeline {
     fn run_resumable(&self, dir: &Path, restart: bool) -> Result<Exit> {
         let start = Instant::now();
         let stream = &self.top.stream;
+        if self
+            .stages
+            .iter()
+            .any(|stage| matches!(stage, StageOptions::Dedup(dedup) if dedup.index.is_some()))
+        {
+            return Err(Failure::new("an index cannot be used in a run that can be resumed")
+                .with_hint("leave out run-dir, or give the output to a `curate dedup --index` of its own"));
+        }
         let mut run = RunDirectory::open(dir, restart)?;
         let resolved = find_inputs(stream)?;
         let heads = self.stages.iter().take_while(|s| matches!(s, StageOptions::Clean(_))).count();

@@ -244,7 +244,7 @@ impl Collector {
 impl Gate for Collector {
     type Work = Measured;
 
-    fn admit(&mut self, doc: &Document<'_>, measured: Measured) -> curate_core::Result<Verdict> {
+    fn admit(&mut self, doc: &mut Document<'_>, measured: Measured) -> curate_core::Result<Verdict> {
         let sums = self.source(doc.source());
         sums.documents += 1;
         sums.bytes += doc.text().len() as u64;

@@ -64,6 +64,7 @@ impl TokenizeOptions {
     pub(crate) fn prepare(&self, tokenizer: Tokenizer, end: TokenEnd) -> Link {
         Link {
             kind: Kind::Tokenize(Box::new(tokenizer), Box::new(end)),
+            covers: 1,
             logs: Vec::new(),
             parameters: parameters(self),
         }
@@ -156,7 +157,7 @@ impl TokenEnd {
 impl Gate for TokenEnd {
     type Work = EncodedDocument;
 
-    fn admit(&mut self, _doc: &Document<'_>, doc: EncodedDocument) -> curate_core::Result<Verdict> {
+    fn admit(&mut self, _doc: &mut Document<'_>, doc: EncodedDocument) -> curate_core::Result<Verdict> {
         self.documents += 1;
         self.tokens += doc.tokens.len() as u64;
         self.text_bytes += u64::from(doc.n_bytes);
