@@ -32,6 +32,29 @@ ranges!(
 );
 
 ranges!(
+    TERMINAL,
+    "The 159 characters that end a sentence for datatrove 0.10.1 (`utils/text.py`, `TERMINAL_PUNCTUATION`).",
+    "21 2E 3F 589 61D-61F 6D4 700-702 7F9 837 839 83D-83E 964-965 104A-104B 1362 1367-1368 166E 1735-1736 \
+     17D4-17D6 17D9-17DA 1803 1809 1944-1945 1AA8-1AAB 1B5A-1B5B 1B5E-1B5F 1B7D-1B7E 1C3B-1C3C 1C7E-1C7F \
+     203C-203D 2047-2049 2E2E 2E3C 2E53-2E54 3002 A4FF A60E-A60F A6F3 A6F7 A876-A877 A8CE-A8CF A92F A9C8-A9C9 \
+     AA5D-AA5F AAF0-AAF1 ABEB FE52 FE56-FE57 FF01 FF0E FF1F FF61 10A56-10A57 10F55-10F59 10F86-10F89 11047-11048 \
+     110BE-110C1 11141-11143 111C5-111C6 111CD 111DE-111DF 11238-11239 1123B-1123C 112A9 1144B-1144C 115C2-115C3 \
+     115C9-115D7 11641-11642 1173C-1173E 11944 11946 11A42-11A43 11A9B-11A9C 11C41-11C42 11EF7-11EF8 11F43-11F44 \
+     16A6E-16A6F 16AF5 16B37-16B38 16B44 16E98 1BC9F 1DA88"
+);
+
+ranges!(
+    SENTENCE_MARKS,
+    "The 128 characters that end a sentence for spaCy 3.8 (`Sentencizer.default_punct_chars`).",
+    "21 2E 3F 589 61F 6D4 700-702 7F9 964-965 104A-104B 1362 1367-1368 166E 1735-1736 1803 1809 1944-1945 \
+     1AA8-1AAB 1B5A-1B5B 1B5E-1B5F 1C3B-1C3C 1C7E-1C7F 203C-203D 2047-2049 2E2E 2E3C 3002 A4FF A60E-A60F A6F3 \
+     A6F7 A876-A877 A8CE-A8CF A92F A9C8-A9C9 AA5D-AA5F AAF0-AAF1 ABEB FE52 FE56-FE57 FF01 FF0E FF1F FF61 \
+     10A56-10A57 11047-11048 110BE-110C1 11141-11143 111C5-111C6 111CD 111DE-111DF 11238-11239 1123B-1123C 112A9 \
+     1144B-1144C 115C2-115C3 115C9-115D7 11641-11642 1173C-1173E 11A42-11A43 11A9B-11A9C 11C41-11C42 16A6E-16A6F \
+     16AF5 16B37-16B38 16B44 1BC9F 1DA88"
+);
+
+ranges!(
     UNSPACED,
     "Scripts written without spaces between words: Han, Kana, Thai, Lao, Khmer, Myanmar.",
     "E01-E3A E40-E5B E80-EFF 1000-109F 1780-17FF 19E0-19FF 2E80-2FDF 3005-3007 3021-3029 3038-303B 3041-3096 309D-309F \
@@ -89,6 +112,16 @@ ranges!(
 /// In datatrove's set of punctuation.
 pub(crate) fn is_punctuation(c: char) -> bool {
     in_ranges(c, &PUNCTUATION)
+}
+
+/// Ends a line for FineWeb's quality filter.
+pub(crate) fn is_terminal(c: char) -> bool {
+    in_ranges(c, &TERMINAL)
+}
+
+/// Ends a sentence for spaCy's sentencizer.
+pub(crate) fn is_sentence_mark(c: char) -> bool {
+    if c.is_ascii() { matches!(c, '.' | '!' | '?') } else { in_ranges(c, &SENTENCE_MARKS) }
 }
 
 /// Of a script that puts no spaces between words.
@@ -203,6 +236,8 @@ mod tests {
     #[test]
     fn punctuation_has_the_size_of_the_original() {
         assert_eq!(all().filter(|c| is_punctuation(*c)).count(), 281);
+        assert_eq!(all().filter(|c| is_terminal(*c)).count(), 159);
+        assert_eq!(all().filter(|c| is_sentence_mark(*c)).count(), 128);
         for c in "!~#…。—”„\u{7f}\u{85}\u{1c}\u{0}１".chars() {
             assert!(is_punctuation(c), "{c:?}");
         }

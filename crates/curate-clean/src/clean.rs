@@ -141,6 +141,9 @@ impl Cleaner {
                 self.measurer.start(edited, measurements);
             }
             measurements.dialects.set_words_removed(done.words_removed);
+            if let Some(values) = done.c4 {
+                measurements.dialects.set_c4(values);
+            }
         }
         if rule.groups != 0 {
             let now = if *is_edited { &**edited } else { text };
@@ -381,7 +384,7 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_fires_is_the_reason_and_proves_it() {
-        let mut recipe = Recipe::builtin("gopher").unwrap();
+        let mut recipe = Recipe::builtin("gopher-quality").unwrap();
         recipe.set("min_words=3").unwrap();
         let cleaner = Cleaner::new(recipe).unwrap();
         let Verdict::Drop(dropped) = verdict(&cleaner, "# two") else { panic!("two rules should fire") };

@@ -30,12 +30,15 @@ use crate::nearest::nearest;
 use crate::{Edit, Error, Result, Words, statistics};
 
 /// The recipes that come with curate; the first is the default.
-const BUILTIN: [(&str, &str); 8] = [
+const BUILTIN: [(&str, &str); 11] = [
     ("curate-v1", include_str!("../recipes/curate-v1.toml")),
+    ("c4", include_str!("../recipes/c4.toml")),
     ("dclm", include_str!("../recipes/dclm.toml")),
     ("dolma-v1.5", include_str!("../recipes/dolma-v1.5.toml")),
     ("dolma-v1.5-asrun", include_str!("../recipes/dolma-v1.5-asrun.toml")),
+    ("fineweb", include_str!("../recipes/fineweb.toml")),
     ("gopher", include_str!("../recipes/gopher.toml")),
+    ("gopher-quality", include_str!("../recipes/gopher-quality.toml")),
     ("nemo-en", include_str!("../recipes/nemo-en.toml")),
     ("none", include_str!("../recipes/none.toml")),
     ("refinedweb", include_str!("../recipes/refinedweb.toml")),
@@ -441,7 +444,7 @@ mod tests {
             assert!(recipe.description().ends_with('.') && !recipe.source().is_empty());
         }
         assert_eq!(Recipe::DEFAULT, "curate-v1");
-        let gopher = Recipe::builtin("gopher").unwrap();
+        let gopher = Recipe::builtin("gopher-quality").unwrap();
         assert_eq!(
             (gopher.rules().len(), gopher.normalise(), gopher.words()),
             (10, false, Words::Whitespace)
@@ -457,7 +460,8 @@ mod tests {
         assert_eq!(Recipe::builtin("gophers").unwrap_err().hint().unwrap(), "did you mean `gopher`?");
         assert_eq!(
             Recipe::builtin("something").unwrap_err().hint().unwrap(),
-            "there are curate-v1, dclm, dolma-v1.5, dolma-v1.5-asrun, gopher, nemo-en, none, refinedweb"
+            "there are curate-v1, c4, dclm, dolma-v1.5, dolma-v1.5-asrun, fineweb, gopher, gopher-quality, nemo-en, none, \
+             refinedweb"
         );
     }
 
@@ -505,7 +509,8 @@ mod tests {
         );
         check_rule_error(
             "[[rule]]\nreason = 'r'\nedit = 'lines'\ndrop_if = 'bytes == 0'",
-            "recipe x.toml, line 8: `edit` must be dclm_urls or dclm_line_feeds or refinedweb_lines, not `lines`",
+            "recipe x.toml, line 8: `edit` must be dclm_urls or dclm_line_feeds or refinedweb_lines or c4_lines or \
+             c4_ended_lines, not `lines`",
         );
         check_rule_error(
             "[[rule]]\nreason = 'r'\ndrop_if = 'words <'",
@@ -557,7 +562,7 @@ mod tests {
 
     #[test]
     fn sets_thresholds() {
-        let mut recipe = Recipe::builtin("gopher").unwrap();
+        let mut recipe = Recipe::builtin("gopher-quality").unwrap();
         recipe.set("min_words=20").unwrap();
         recipe.set(" max_hash_ratio = 0.25 ").unwrap();
         assert_eq!((recipe.thresholds()["min_words"], recipe.thresholds()["max_hash_ratio"]), (20.0, 0.25));
@@ -567,7 +572,7 @@ mod tests {
             assert_eq!(error.hint().unwrap(), "for example min_words=20");
         }
         let error = recipe.set("min_wrods=20").unwrap_err();
-        assert_eq!(error.to_string(), "recipe gopher has no threshold called `min_wrods`");
+        assert_eq!(error.to_string(), "recipe gopher-quality has no threshold called `min_wrods`");
         assert_eq!(error.hint().unwrap(), "did you mean `min_words`?");
         assert!(
             recipe.set("temperature=1").unwrap_err().hint().unwrap().starts_with("it has max_bullet_lines, ")
@@ -582,7 +587,7 @@ mod tests {
             let _ = Recipe::from_toml(&text, "x");
             let _ = Recipe::from_toml(&format!("{HEAD}{text}"), "x");
             let _ = Recipe::from_toml(&format!("{HEAD}[[rule]]\nreason = 'r'\ndrop_if = '''{text}'''"), "x");
-            let _ = Recipe::builtin("gopher").unwrap().set(&setting);
+            let _ = Recipe::builtin("gopher-quality").unwrap().set(&setting);
         }
     }
 }

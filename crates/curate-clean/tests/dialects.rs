@@ -74,6 +74,40 @@ fn refinedweb_edits() {
     check("refinedweb", "dclm.jsonl", |golden| (&golden["edits"]["verdict"], &golden["edits"]["text"]));
 }
 
+/// Verdict, and length of the edited text, of the recipe in datatrove's golden file.
+#[track_caller]
+fn check_datatrove(recipe: &str) {
+    let cleaner = Cleaner::new(Recipe::builtin(recipe).unwrap()).unwrap();
+    let mut scratch = CleanScratch::default();
+    let mut failures = Vec::new();
+    for (document, golden) in rows("documents.jsonl").iter().zip(rows("datatrove.jsonl")) {
+        assert_eq!(document["id"], golden["id"]);
+        let (verdict, text) = judge(&cleaner, document["text"].as_str().unwrap(), &mut scratch);
+        let found = (verdict.as_str(), text.map(|text| text.chars().count() as u64));
+        let golden = &golden[recipe];
+        let expected = (golden["verdict"].as_str().unwrap(), golden["characters"].as_u64());
+        if found != expected {
+            failures.push(format!("{}: {found:?}, not {expected:?}", document["id"]));
+        }
+    }
+    assert!(failures.is_empty(), "{}: {failures:#?}", failures.len());
+}
+
+#[test]
+fn datatrove_gopher() {
+    check_datatrove("gopher");
+}
+
+#[test]
+fn datatrove_c4() {
+    check_datatrove("c4");
+}
+
+#[test]
+fn datatrove_fineweb() {
+    check_datatrove("fineweb");
+}
+
 /// The statistics that dolma's rules compare, in the order of the golden values.
 const DOLMA: [&str; 20] = [
     "dolma_words",
@@ -113,7 +147,7 @@ fn dolma_values_to_the_last_decimal() {
 #[test]
 fn explaining_and_deciding_agree() {
     let mut scratch = CleanScratch::default();
-    for recipe in ["dclm", "refinedweb", "dolma-v1.5", "nemo-en"] {
+    for recipe in ["dclm", "refinedweb", "dolma-v1.5", "nemo-en", "gopher", "c4", "fineweb"] {
         let cleaner = Cleaner::new(Recipe::builtin(recipe).unwrap()).unwrap();
         for document in rows("documents.jsonl") {
             let text = document["text"].as_str().unwrap();

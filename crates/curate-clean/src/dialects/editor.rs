@@ -3,6 +3,7 @@
 use aho_corasick::AhoCorasick;
 use serde::Serialize;
 
+use super::c4::{self, C4Values};
 use super::dclm::tokens;
 use super::edits::{self, EditScratch, LineEdit};
 use super::urls::UrlEditor;
@@ -18,11 +19,17 @@ pub enum Edit {
     /// RefinedWeb's line edits as DCLM has them: lines in upper case, of digits, counters, of one word; items in cart,
     /// Read more..., Sign-in. Sets `refinedweb_words_removed_ratio`.
     RefinedwebLines,
+    /// C4's line edits as datatrove has them, but that a line needs no mark at its end. Sets `c4_lorem_ipsum`,
+    /// `c4_curly_bracket`, `c4_sentences`.
+    C4Lines,
+    /// All of C4's line edits as datatrove has them; sets the same.
+    C4EndedLines,
 }
 
 impl Edit {
     /// All there are.
-    pub const ALL: [Self; 3] = [Self::DclmUrls, Self::DclmLineFeeds, Self::RefinedwebLines];
+    pub const ALL: [Self; 5] =
+        [Self::DclmUrls, Self::DclmLineFeeds, Self::RefinedwebLines, Self::C4Lines, Self::C4EndedLines];
 
     /// The name used in recipes.
     pub fn name(self) -> &'static str {
@@ -30,6 +37,8 @@ impl Edit {
             Self::DclmUrls => "dclm_urls",
             Self::DclmLineFeeds => "dclm_line_feeds",
             Self::RefinedwebLines => "refinedweb_lines",
+            Self::C4Lines => "c4_lines",
+            Self::C4EndedLines => "c4_ended_lines",
         }
     }
 
@@ -38,7 +47,7 @@ impl Edit {
         match self {
             Self::DclmUrls => "urls_removed",
             Self::DclmLineFeeds => "line_feeds_squeezed",
-            Self::RefinedwebLines => "lines_edited",
+            Self::RefinedwebLines | Self::C4Lines | Self::C4EndedLines => "lines_edited",
         }
     }
 }
@@ -48,6 +57,7 @@ impl Edit {
 pub(crate) struct Editor {
     urls: UrlEditor,
     cart: AhoCorasick,
+    phrases: AhoCorasick,
 }
 
 /// Buffers of [`Editor`].
@@ -63,11 +73,13 @@ pub(crate) struct Edited {
     pub(crate) changed: bool,
     /// Part of the words that went, where the edit counts them.
     pub(crate) words_removed: f64,
+    /// Set by the edits of C4.
+    pub(crate) c4: Option<C4Values>,
 }
 
 impl Editor {
     pub(crate) fn new() -> Self {
-        Self { urls: UrlEditor::new(), cart: edits::cart() }
+        Self { urls: UrlEditor::new(), cart: edits::cart(), phrases: c4::phrases() }
     }
 
     /// Writes the edited text into `out`, whose contents go, if it differs from `text`.
@@ -84,12 +96,18 @@ impl Editor {
                 only(LineEdit::SqueezeLineFeeds.apply(text, &self.cart, &mut scratch.lines, out))
             }
             Edit::RefinedwebLines => refinedweb_lines(text, &self.cart, scratch, out),
+            Edit::C4Lines | Edit::C4EndedLines => {
+                let needs_end_mark = edit == Edit::C4EndedLines;
+                let (changed, values) =
+                    c4::edit(text, needs_end_mark, &self.phrases, &mut scratch.spare, out);
+                Edited { c4: Some(values), ..only(changed) }
+            }
         }
     }
 }
 
 fn only(changed: bool) -> Edited {
-    Edited { changed, words_removed: 0.0 }
+    Edited { changed, words_removed: 0.0, c4: None }
 }
 
 fn refinedweb_lines(text: &str, cart: &AhoCorasick, scratch: &mut EditorScratch, out: &mut String) -> Edited {
@@ -102,7 +120,7 @@ fn refinedweb_lines(text: &str, cart: &AhoCorasick, scratch: &mut EditorScratch,
             changed = true;
         }
     }
-    Edited { changed, words_removed: words_removed(text, changed.then_some(out)) }
+    Edited { changed, words_removed: words_removed(text, changed.then_some(out)), c4: None }
 }
 
 /// A text that stays as it is loses nothing, unless it had no words to begin with.

@@ -102,7 +102,7 @@ pub(crate) struct Grams {
 /// Where an n-gram stands that stands elsewhere too.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Repeat {
-    key: u64,
+    pub(crate) key: u64,
     /// Number of its first word.
     pub(crate) at: u32,
     /// How often the n-gram stands in the text.

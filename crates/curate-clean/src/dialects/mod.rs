@@ -1,18 +1,23 @@
-//! What other implementations of the same rules count: dolma, DCLM and NeMo Curator.
+//! What other implementations of the same rules count: datatrove, dolma, DCLM and NeMo Curator.
 //!
 //! All of them publish Gopher's thresholds, and each counts other things: which words, which lines, whether the first
 //! copy is a duplicate, what a share is a share of. Here each has statistics of its own, by the prefix of its name,
 //! measured exactly as its code does, odd parts included. They are only measured if a rule asks for one.
 
+mod c4;
+mod datatrove;
 mod dclm;
 mod dolma;
 mod editor;
 mod edits;
 mod grams;
 mod nemo;
+mod sentences;
 mod uax29;
 mod urls;
 
+use self::c4::C4Values;
+use self::datatrove::DatatroveValues;
 use self::dclm::{DclmValues, share};
 use self::dolma::DolmaValues;
 use self::grams::{Counts, Grams};
@@ -24,7 +29,7 @@ pub use self::editor::Edit;
 pub(crate) use self::editor::{Editor, EditorScratch};
 
 /// Statistics that are measured together, as a set of bits.
-pub(crate) type Groups = u8;
+pub(crate) type Groups = u16;
 
 const DCLM_BASICS: Groups = 1;
 const DCLM_GRAMS: Groups = 1 << 1;
@@ -39,13 +44,19 @@ pub(crate) const ALL: Groups = Groups::MAX;
 /// The statistics that are no dialect's, but `bytes`, which costs nothing.
 pub(crate) const COMMON: Groups = 1 << 6;
 
+const DATATROVE_BASICS: Groups = 1 << 7;
+const DATATROVE_GRAMS: Groups = 1 << 8;
+const FINEWEB: Groups = 1 << 9;
+
 /// The group of a statistic; none for one that needs no measuring.
 pub(crate) fn groups_of(name: &str) -> Groups {
     let (basics, grams) = match name.split_once('_').map(|(dialect, _)| dialect) {
         Some("dclm") => (DCLM_BASICS, DCLM_GRAMS),
         Some("dolma") => (DOLMA_BASICS, DOLMA_GRAMS),
         Some("nemo") => (NEMO_BASICS, NEMO_GRAMS),
-        Some("refinedweb") => return 0,
+        Some("datatrove") => (DATATROVE_BASICS, DATATROVE_GRAMS),
+        Some("fineweb") => (FINEWEB, FINEWEB),
+        Some("refinedweb" | "c4") => return 0,
         _ if name == "bytes" => return 0,
         _ => return COMMON,
     };
@@ -70,6 +81,8 @@ pub(crate) struct Dialects {
     measured: Groups,
     /// Set by the edit, if there was one.
     words_removed: f64,
+    c4: C4Values,
+    datatrove: DatatroveValues,
     dclm: DclmValues,
     dolma: DolmaValues,
     nemo: NemoValues,
@@ -98,6 +111,11 @@ impl Dialects {
         self.words_removed = ratio;
     }
 
+    /// Notes what the last edit of C4's saw.
+    pub(crate) fn set_c4(&mut self, values: C4Values) {
+        self.c4 = values;
+    }
+
     /// Measures what of `groups` has not been measured since [`Dialects::clear`].
     pub(crate) fn measure(&mut self, text: &str, groups: Groups, tables: Tables<'_>) {
         let missing = groups & !(self.measured | COMMON);
@@ -106,6 +124,15 @@ impl Dialects {
         }
         self.measured |= missing;
         let (classes, scratch) = (tables.classes, &mut self.scratch);
+        if missing & DATATROVE_BASICS != 0 {
+            self.datatrove.measure_basics(text, scratch);
+        }
+        if missing & DATATROVE_GRAMS != 0 {
+            self.datatrove.measure_grams(text, classes, scratch);
+        }
+        if missing & FINEWEB != 0 {
+            self.datatrove.measure_fineweb(text, classes, scratch);
+        }
         if missing & DCLM_BASICS != 0 {
             self.dclm.measure_basics(text, classes, scratch);
         }
@@ -127,6 +154,9 @@ impl Dialects {
     }
 }
 
+const REPETITION: &str = "datatrove 0.10.1 gopher_repetition_filter.py";
+const C4: &str = "datatrove 0.10.1 c4_filters.py";
+const FINEWEB_QUALITY: &str = "datatrove 0.10.1 fineweb_quality_filter.py";
 const DCLM: &str = "DCLM 361714b content_filters.py";
 const MODIFIERS: &str = "DCLM 361714b modifiers.py, word_removal_ratio_filter";
 const DOLMA: &str = "dolma 1.2.1 taggers/gopher.py gopher_v1";
@@ -152,6 +182,10 @@ fn number(count: usize) -> f64 {
     count as f64
 }
 
+const DATATROVE_TOP: &str = "characters of the first of the most frequent n-grams, joined by spaces, which may stand there \
+                             once, times its count / characters";
+const DATATROVE_DUPLICATE: &str = "characters of the words of n-grams that stood further ahead already, going on behind \
+                                   each / characters";
 const DCLM_TOP: &str = "longest of the most frequent n-grams times its count / characters of words between Unicode's \
                         boundaries that begin with a letter or digit; 0 if no n-gram repeats";
 const DCLM_DUPLICATE: &str =
@@ -166,6 +200,45 @@ const NEMO_DUPLICATE: &str = "characters of n-grams that stood further ahead alr
                               overlaps once / characters; 1 if there are too few words";
 
 statistics! {
+    "datatrove_duplicate_paragraphs_ratio", "0..1",
+        "second and later copies of paragraphs (between two or more line feeds) / paragraphs", REPETITION,
+        m => share(m.datatrove.paragraphs.copies, m.datatrove.paragraphs.all);
+    "datatrove_duplicate_paragraph_characters_ratio", "0..1",
+        "characters of second and later copies of paragraphs / characters", REPETITION,
+        m => share(m.datatrove.paragraphs.copied_characters, m.datatrove.characters);
+    "datatrove_duplicate_lines_ratio", "0..1", "second and later copies of lines (between line feeds) / lines",
+        REPETITION, m => share(m.datatrove.lines.copies, m.datatrove.lines.all);
+    "datatrove_duplicate_line_characters_ratio", "0..1", "characters of second and later copies of lines / characters",
+        REPETITION, m => share(m.datatrove.lines.copied_characters, m.datatrove.characters);
+    "datatrove_top_2grams", "0..1", DATATROVE_TOP, REPETITION, m => m.datatrove.grams[0];
+    "datatrove_top_3grams", "0..1", DATATROVE_TOP, REPETITION, m => m.datatrove.grams[1];
+    "datatrove_top_4grams", "0..1", DATATROVE_TOP, REPETITION, m => m.datatrove.grams[2];
+    "datatrove_duplicate_5grams", "0..1", DATATROVE_DUPLICATE, REPETITION, m => m.datatrove.grams[3];
+    "datatrove_duplicate_6grams", "0..1", DATATROVE_DUPLICATE, REPETITION, m => m.datatrove.grams[4];
+    "datatrove_duplicate_7grams", "0..1", DATATROVE_DUPLICATE, REPETITION, m => m.datatrove.grams[5];
+    "datatrove_duplicate_8grams", "0..1", DATATROVE_DUPLICATE, REPETITION, m => m.datatrove.grams[6];
+    "datatrove_duplicate_9grams", "0..1", DATATROVE_DUPLICATE, REPETITION, m => m.datatrove.grams[7];
+    "datatrove_duplicate_10grams", "0..1", DATATROVE_DUPLICATE, REPETITION, m => m.datatrove.grams[8];
+
+    "c4_lorem_ipsum", "0 or 1", "an edit of C4's met a line with lorem ipsum", C4,
+        m => number(usize::from(m.c4.has_lorem_ipsum));
+    "c4_curly_bracket", "0 or 1", "an edit of C4's met a line with {", C4,
+        m => number(usize::from(m.c4.has_curly_bracket));
+    "c4_sentences", "sentences", "sentences by spaCy's sentencizer of the lines that an edit of C4's left", C4,
+        m => number(m.c4.sentences);
+
+    "fineweb_lines", "lines", "lines between line feeds that are not blank", FINEWEB_QUALITY,
+        m => number(m.datatrove.fineweb.lines.all);
+    "fineweb_ended_lines_ratio", "0..1", "fineweb_lines whose last character is one of 159 that end sentences / \
+        fineweb_lines", FINEWEB_QUALITY, m => share(m.datatrove.fineweb.ended_lines, m.datatrove.fineweb.lines.all);
+    "fineweb_short_lines_ratio", "0..1", "fineweb_lines of at most 30 code points / fineweb_lines", FINEWEB_QUALITY,
+        m => share(m.datatrove.fineweb.short_lines, m.datatrove.fineweb.lines.all);
+    "fineweb_duplicate_line_characters_ratio", "0..1",
+        "characters of second and later copies of fineweb_lines / characters without line feeds", FINEWEB_QUALITY,
+        m => share(m.datatrove.fineweb.lines.copied_characters, m.datatrove.fineweb.characters);
+    "fineweb_line_feeds_per_word", "per word", "line feeds / whitespace words", FINEWEB_QUALITY,
+        m => share(m.datatrove.fineweb.line_feeds, m.datatrove.fineweb.words);
+
     "dclm_tokens", "words", "fastText tokens that begin with a letter or digit", DCLM, m => number(m.dclm.tokens);
     "dclm_mean_word_length", "code points", "mean length of whitespace words", DCLM,
         m => share(m.dclm.word_characters, m.dclm.words);
