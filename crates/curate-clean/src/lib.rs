@@ -17,6 +17,7 @@ mod words;
 mod stats;
 mod expr;
 mod recipe;
+mod lang;
 mod nearest;
 mod error;
 
@@ -24,6 +25,10 @@ pub use clean::{CleanScratch, Cleaner, EMPTY, RuleOutcome};
 pub use error::{Error, Result};
 pub use expr::{Expression, ExpressionError, Problem};
 pub use extract::{EXTRACT_THREAD, Engine, ExtractOptions, MainText, PageExtractor, PageText, UnknownEngine};
+pub use lang::{
+    Identified, LanguageCode, LanguageId, LanguageModel, LanguageRule, LanguageScratch, LanguageTag,
+    SampleOptions, Script, UnknownLanguage,
+};
 pub use normalise::{Changes, Normaliser};
 pub use recipe::{Recipe, Rule};
 pub use stats::{Measurements, Measurer, StatisticInfo, statistics};
