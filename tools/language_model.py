@@ -53,11 +53,15 @@ def ngrams(model):
 
 
 def prune(grams, probabilities):
-    """The most informative n-grams, in byte order, with the mass of the others folded into them."""
+    """The most informative n-grams, with the mass of the others folded into them.
+
+    Those of one language stand together, frequent ones first, so that a text meets few pages of memory.
+    """
     mean = probabilities.mean(axis=1, keepdims=True)
     information = (probabilities * (np.log(probabilities) - np.log(mean))).mean(axis=1)
     best = np.argsort(-information, kind="stable")[:FEATURES]
-    kept = sorted(grams[feature] for feature in best)
+    best = sorted(best, key=lambda f: (probabilities[f].argmax(), -probabilities[f].max(), grams[f]))
+    kept = [grams[feature] for feature in best]
     index = {gram: row for row, gram in enumerate(kept)}
     folded = np.zeros((len(kept), probabilities.shape[1]))
     for gram, row in zip(grams, probabilities):

@@ -11,7 +11,7 @@
 //! u32 classes C   u32 n-grams F   f32 step
 //! C x { u8 length, code }            ISO 639; a code may stand twice, once for each script
 //! C x f32 prior   C x f32 floor
-//! F x { u8 length, bytes }           2 to 7 bytes, in byte order
+//! F x { u8 length, bytes }           2 to 6 bytes, the first not NUL
 //! F x C x u8 weight
 //! ```
 //!
@@ -22,10 +22,12 @@ pub(super) const LANES: usize = 144;
 /// `ln(1 + count)` in steps of 1/64. Counts above the table's end count as the end.
 const LOG_STEPS: f64 = 64.0;
 const LOG_TABLE: usize = 1024;
-/// An n-gram's bytes and its length share a `u64`.
-const NGRAM_BYTES: usize = 7;
-/// Bits of the filter: one byte of filter for each four n-grams would be dense; 2^20 bits stay in the first cache levels
-/// and let one absent n-gram in sixteen through.
+/// Lengths of n-grams in bytes, longest first.
+const LENGTHS: [u32; 5] = [6, 5, 4, 3, 2];
+/// N-grams of a model at most: a row number is 16 bits.
+const MAX_NGRAMS: usize = 1 << 16;
+const SLOT_BITS: u32 = 17;
+/// 2^20 bits are small enough for the second cache level and let one absent n-gram in sixteen through.
 const FILTER_BITS: u32 = 20;
 
 pub(super) struct Model {
@@ -38,9 +40,10 @@ pub(super) struct Model {
     logs: Vec<u16>,
 }
 
-/// What the walk over a text found: how often each feature, and which at all.
+/// What the walk over a text found: the features one after the other, then how often each.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
+    found: Vec<u16>,
     counts: Vec<u16>,
     touched: Vec<u16>,
     /// Features that occur once, and those that occur more often with `ln(1 + count)`.
@@ -57,7 +60,7 @@ impl Model {
         let classes = fields.u32()? as usize;
         let features = fields.u32()? as usize;
         let step = fields.f32()?;
-        if classes > LANES || features > usize::from(u16::MAX) + 1 {
+        if classes > LANES || features > MAX_NGRAMS {
             return Err("more classes or n-grams than this version can hold");
         }
         let codes = (0..classes).map(|_| fields.code()).collect::<Result<Vec<_>, _>>()?;
@@ -75,16 +78,14 @@ impl Model {
 
     /// Adds the features of `text` to `counts`. N-grams do not reach from one call's text into the next.
     pub(super) fn count(&self, text: &[u8], counts: &mut Counts) {
-        counts.counts.resize(self.weights.len(), 0);
         let mut window = 0_u64;
-        for (at, &byte) in text.iter().enumerate() {
+        counts.found.reserve(text.len());
+        for &byte in text {
             window = window << 8 | u64::from(byte);
-            let Some(feature) = self.table.longest(window, at + 1) else { continue };
-            let count = &mut counts.counts[usize::from(feature)];
-            if *count == 0 {
-                counts.touched.push(feature);
+            if let Some(feature) = self.table.longest(window) {
+                prefetch(&self.weights, feature);
+                counts.found.push(feature);
             }
-            *count = count.saturating_add(1);
         }
     }
 
@@ -106,10 +107,23 @@ impl Model {
         Some(())
     }
 
+    /// Counts what was found. The list of different features grows without a branch: whether a feature is new is a
+    /// coin that no processor can predict.
     fn split(&self, counts: &mut Counts) {
+        counts.counts.resize(self.weights.len(), 0);
+        counts.touched.clear();
+        counts.touched.resize(counts.found.len(), 0);
+        let mut different = 0;
+        for &feature in &counts.found {
+            let count = &mut counts.counts[usize::from(feature)];
+            counts.touched[different] = feature;
+            different += usize::from(*count == 0);
+            *count = count.saturating_add(1);
+        }
+        counts.found.clear();
         counts.once.clear();
         counts.more.clear();
-        for &feature in &counts.touched {
+        for &feature in &counts.touched[..different] {
             match std::mem::take(&mut counts.counts[usize::from(feature)]) {
                 1 => counts.once.push(feature),
                 count => {
@@ -117,74 +131,86 @@ impl Model {
                 }
             }
         }
-        counts.touched.clear();
     }
 }
 
-/// Exact set of n-grams with their row numbers: a filter of bits first, then open addressing.
+/// Exact map from n-grams to row numbers: a filter of bits first, then open addressing.
+///
+/// An n-gram is the number that its bytes are, last byte lowest. Its length needs no place, since no n-gram starts with
+/// NUL: a longer key that starts with NULs is the shorter n-gram, and finding that early is no mistake.
 struct NgramTable {
-    filter: Vec<u64>,
-    slots: Vec<u64>,
-    rows: Vec<u16>,
-    shift: u32,
-    /// Lengths that occur, longest first.
-    lengths: Vec<usize>,
+    filter: Box<[u64]>,
+    /// N-gram in the upper 48 bits, row in the lower 16; 0 is free.
+    slots: Box<[u64]>,
 }
 
 /// Odd, from the digits of the golden ratio: the high bits of a product with it depend on all bits of the key.
 const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl NgramTable {
+    /// Keys must be different and at most [`MAX_NGRAMS`], half the slots.
     fn new(keys: &[u64]) -> Self {
-        let slot_bits = (keys.len() * 2).next_power_of_two().trailing_zeros().max(1);
-        let mut table = Self {
-            filter: vec![0; 1 << (FILTER_BITS - 6)],
-            slots: vec![0; 1 << slot_bits],
-            rows: vec![0; 1 << slot_bits],
-            shift: 64 - slot_bits,
-            lengths: (1..=NGRAM_BYTES)
-                .rev()
-                .filter(|&n| keys.iter().any(|key| key >> 56 == n as u64))
-                .collect(),
-        };
+        let mut filter = vec![0_u64; 1 << (FILTER_BITS - 6)];
+        let mut slots = vec![0; 1 << SLOT_BITS];
         for (row, &key) in keys.iter().enumerate() {
             let hash = hash(key);
-            table.filter[(hash >> (70 - FILTER_BITS)) as usize] |= 1 << (hash >> (64 - FILTER_BITS) & 63);
-            let mut slot = (hash >> table.shift) as usize;
-            while table.slots[slot] != 0 {
-                slot = (slot + 1) & (table.slots.len() - 1);
+            filter[(hash >> (70 - FILTER_BITS)) as usize] |= 1 << (hash >> (64 - FILTER_BITS) & 63);
+            let mut slot = (hash >> (64 - SLOT_BITS)) as usize;
+            while slots[slot] != 0 {
+                slot = (slot + 1) & (slots.len() - 1);
             }
-            table.slots[slot] = key;
-            table.rows[slot] = row as u16; // `from_bytes` allows at most 65,536 rows.
+            slots[slot] = key << 16 | row as u64;
         }
-        table
+        Self { filter: filter.into(), slots: slots.into() }
     }
 
-    /// The row of the longest n-gram that ends at the newest (lowest) byte of `window`, of which `filled` are text.
+    /// The row of the longest n-gram that ends at the newest (lowest) byte of `window`. Bytes before the text are NUL.
     #[inline]
-    fn longest(&self, window: u64, filled: usize) -> Option<u16> {
-        self.lengths.iter().filter(|&&length| length <= filled).find_map(|&length| {
-            let key = (length as u64) << 56 | (window & (u64::MAX >> (64 - 8 * length)));
-            let hash = hash(key);
+    fn longest(&self, window: u64) -> Option<u16> {
+        // All lengths are asked at once, without a branch between them; mostly the first that the filter lets through
+        // is the answer.
+        let keys = LENGTHS.map(|length| window & (u64::MAX >> (64 - 8 * length)));
+        let hashes = keys.map(hash);
+        let mut candidates = 0_u32;
+        for (at, hash) in hashes.iter().enumerate() {
             let bits = self.filter[(hash >> (70 - FILTER_BITS)) as usize];
-            if bits >> (hash >> (64 - FILTER_BITS) & 63) & 1 == 0 {
-                return None;
-            }
-            let mut slot = (hash >> self.shift) as usize;
+            candidates |= ((bits >> (hash >> (64 - FILTER_BITS) & 63) & 1) as u32) << at;
+        }
+        while candidates != 0 {
+            let at = candidates.trailing_zeros() as usize;
+            let mut slot = (hashes[at] >> (64 - SLOT_BITS)) as usize;
             while self.slots[slot] != 0 {
-                if self.slots[slot] == key {
-                    return Some(self.rows[slot]);
+                if self.slots[slot] >> 16 == keys[at] {
+                    return Some(self.slots[slot] as u16);
                 }
-                slot = (slot + 1) & (self.slots.len() - 1);
+                slot = (slot + 1) & ((1 << SLOT_BITS) - 1);
             }
-            None
-        })
+            candidates &= candidates - 1;
+        }
+        None
     }
 }
 
 #[inline]
 fn hash(key: u64) -> u64 {
     (key ^ key >> 29).wrapping_mul(MIX)
+}
+
+/// Asks for the memory of a row, which is needed when the whole text has been walked.
+#[inline]
+fn prefetch(weights: &[[u8; LANES]], row: u16) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let row = weights[usize::from(row)].as_ptr();
+        for line in [0, 64, 128] {
+            // SAFETY: SSE is part of x86-64; the address is inside the row, and a prefetch reads nothing that a program
+            // can see.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(row.add(line).cast()) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (weights, row);
 }
 
 /// `sums[j] += log_once * (rows of once)[j] + log * (rows of more)[j]`, with the widest vectors of the processor.
@@ -278,14 +304,14 @@ impl<'b> Fields<'b> {
         String::from_utf8(code).map_err(|_| "a language code is not text")
     }
 
-    /// An n-gram as a key: length in the highest byte, the n-gram below it, last byte lowest.
+    /// An n-gram as the number that its bytes are.
     fn ngram(&mut self) -> Result<u64, &'static str> {
         let [length] = self.array()?;
         let bytes = self.take(usize::from(length))?;
-        if !(1..=NGRAM_BYTES).contains(&bytes.len()) {
+        if !LENGTHS.contains(&u32::from(length)) || bytes[0] == 0 {
             return Err("an n-gram of impossible length");
         }
-        Ok(bytes.iter().fold(0, |key, &byte| key << 8 | u64::from(byte)) | u64::from(length) << 56)
+        Ok(bytes.iter().fold(0, |key, &byte| key << 8 | u64::from(byte)))
     }
 }
 
@@ -296,28 +322,26 @@ mod tests {
     use super::*;
 
     fn key(ngram: &str) -> u64 {
-        ngram.bytes().fold(0, |key, byte| key << 8 | u64::from(byte)) | (ngram.len() as u64) << 56
+        ngram.bytes().fold(0, |key, byte| key << 8 | u64::from(byte))
     }
 
     #[test]
     fn the_longest_ngram_wins() {
-        let table = NgramTable::new(&[key("ab"), key("bc"), key("abc"), key("xabc")]);
+        let table = NgramTable::new(&[key("ab"), key("bc"), key("abc"), key("xxxabc")]);
         let check = |text: &str, expected| {
             let window = text.bytes().fold(0, |window, byte| window << 8 | u64::from(byte));
-            assert_eq!(table.longest(window, text.len()), expected, "{text}");
+            assert_eq!(table.longest(window), expected, "{text}");
         };
         check("ab", Some(0));
         check("abc", Some(2));
         check("zabc", Some(2));
-        check("xabc", Some(3));
-        check("zzzzxabc", Some(3));
+        check("xxxabc", Some(3));
+        check("zzzzxxxabc", Some(3));
         check("bc", Some(1));
         check("c", None);
         check("", None);
-        // Bytes that were never read are not NULs of the text.
-        let table = NgramTable::new(&[key("\0a")]);
-        assert_eq!(table.longest(u64::from(b'a'), 1), None);
-        assert_eq!(table.longest(u64::from(b'a'), 2), Some(0));
+        check("\0\0\0bc", Some(1));
+        check("a\0b", None);
     }
 
     #[test]

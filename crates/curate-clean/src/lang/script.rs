@@ -4,8 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Script(u8);
 
-/// Ranges of letters, in order of code points. Marks, digits and punctuation inside a block do no harm: they are rare, and
-/// stand beside letters of the block.
+/// Ranges of letters, in order of code points, without the digits of a script. Marks and signs inside a block do no harm:
+/// they are rare, and stand beside letters of the block.
 const RANGES: &[(u32, u32, &str)] = &[
     (0x41, 0x5A, "Latn"),
     (0x61, 0x7A, "Latn"),
@@ -20,17 +20,19 @@ const RANGES: &[(u32, u32, &str)] = &[
     (0x5D0, 0x5F4, "Hebr"),
     (0x620, 0x64A, "Arab"),
     (0x66E, 0x6D5, "Arab"),
-    (0x6EE, 0x6FF, "Arab"),
+    (0x6EE, 0x6EF, "Arab"),
+    (0x6FA, 0x6FF, "Arab"),
     (0x700, 0x74F, "Syrc"),
     (0x750, 0x77F, "Arab"),
     (0x780, 0x7B1, "Thaa"),
-    (0x7C0, 0x7FF, "Nkoo"),
+    (0x7CA, 0x7F5, "Nkoo"),
     (0x8A0, 0x8C7, "Arab"),
     (0x900, 0x963, "Deva"),
     (0x971, 0x97F, "Deva"),
     (0x980, 0x9E3, "Beng"),
     (0x9F0, 0x9F1, "Beng"),
-    (0xA01, 0xA75, "Guru"),
+    (0xA01, 0xA5E, "Guru"),
+    (0xA70, 0xA75, "Guru"),
     (0xA81, 0xAE3, "Gujr"),
     (0xB01, 0xB63, "Orya"),
     (0xB82, 0xBD7, "Taml"),
@@ -41,15 +43,17 @@ const RANGES: &[(u32, u32, &str)] = &[
     (0xE01, 0xE4E, "Thai"),
     (0xE81, 0xECD, "Laoo"),
     (0xF40, 0xFBC, "Tibt"),
-    (0x1000, 0x109F, "Mymr"),
+    (0x1000, 0x103F, "Mymr"),
+    (0x1050, 0x108F, "Mymr"),
     (0x10A0, 0x10FF, "Geor"),
     (0x1100, 0x11FF, "Hang"),
-    (0x1200, 0x139F, "Ethi"),
+    (0x1200, 0x135F, "Ethi"),
+    (0x1380, 0x138F, "Ethi"),
     (0x13A0, 0x13FF, "Cher"),
     (0x1400, 0x167F, "Cans"),
     (0x1780, 0x17D3, "Khmr"),
     (0x1820, 0x18AA, "Mong"),
-    (0x1C50, 0x1C7F, "Olck"),
+    (0x1C5A, 0x1C7D, "Olck"),
     (0x1C80, 0x1C8F, "Cyrl"),
     (0x1C90, 0x1CBF, "Geor"),
     (0x1E00, 0x1EFF, "Latn"),
@@ -233,6 +237,17 @@ mod tests {
         assert!(RANGES.iter().all(|(_, _, name)| NAMES.contains(name)));
         assert!(ALONE.iter().all(|(name, _)| NAMES.contains(name)));
         assert_eq!(NAMES[38], "Jpan");
+    }
+
+    #[test]
+    fn digits_have_no_script() {
+        let mut letters = Letters::default();
+        for digit in (0..0x20000).filter_map(char::from_u32).filter(|letter| letter.is_numeric()) {
+            if !digit.is_alphabetic() && !matches!(digit, '\u{3400}'..='\u{9FFF}' | '\u{F900}'..='\u{FAFF}') {
+                letters.add(digit.encode_utf8(&mut [0; 4]));
+                assert_eq!(letters.total, 0, "{digit:?} U+{:X}", u32::from(digit));
+            }
+        }
     }
 
     #[test]
