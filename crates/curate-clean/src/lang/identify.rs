@@ -75,7 +75,9 @@ const PIECE_BYTES: usize = 320;
 const PIECE_SURE: f32 = 0.9;
 
 /// Posterior probabilities of naive Bayes are far too sure, since n-grams are not independent. Scores are divided by
-/// `a * bytes ^ b` before they become probabilities; `a` and `b` were fitted on sentences outside the test data.
+/// `a * bytes ^ b` before they become probabilities. The square root with `a` = 1 is py3langid's choice and too modest for
+/// short texts; with these values mean score and accuracy differ by 0.05 on the example sentences of spaCy, by 0.06 on one to
+/// four words of them (expected calibration error), and by 0.02 on paragraphs of the Declaration of Human Rights.
 const TEMPERATURE: (f32, f32) = (0.44, 0.64);
 
 impl LanguageId {
@@ -279,6 +281,8 @@ const INDONESIAN_MALAY: [(&str, &str); 23] = [
 ];
 /// What one such word adds to the log odds.
 const WORD_ODDS: f32 = 1.5;
+/// Log odds before any word: there is several times as much Indonesian text as Malay, and the model takes them for equal.
+const INDONESIAN_ODDS: f32 = 1.5;
 
 /// Where the choice is between Indonesian and Malay, the words above have a say.
 fn by_words<'w>(
@@ -301,8 +305,8 @@ fn by_words<'w>(
             INDONESIAN_MALAY.iter().find_map(find).unwrap_or(0)
         })
         .sum();
-    let odds =
-        first_part / second_part.max(f32::MIN_POSITIVE) * (indonesian * WORD_ODDS * balance as f32).exp();
+    let odds = first_part / second_part.max(f32::MIN_POSITIVE)
+        * (indonesian * (INDONESIAN_ODDS + WORD_ODDS * balance as f32)).exp();
     let both = first_part + second_part;
     let part = if odds.is_finite() { both * odds / (1.0 + odds) } else { both };
     if part * 2.0 >= both {
