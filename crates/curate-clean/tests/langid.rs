@@ -155,6 +155,7 @@ fn two_languages_in_one_document() {
         |code| SENTENCES.iter().find(|(known, _)| *known == code).expect("in the list").1.to_owned() + " ";
     let english = identify(&of("en").repeat(30));
     assert!(!english.mixed(), "{english:?}");
+    assert!(english.score > 0.9, "repetition is no doubt: {english:?}");
     assert_eq!(english.second, None);
     let both = identify(&(of("en").repeat(15) + &of("ru").repeat(8)));
     assert!(both.mixed(), "{both:?}");

@@ -89,8 +89,9 @@ impl Model {
         }
     }
 
-    /// The scores of all classes, best is largest, and empties `counts`. `None` if there was no feature.
-    pub(super) fn score(&self, counts: &mut Counts, scores: &mut [f32; LANES]) -> Option<()> {
+    /// The scores of all classes, best is largest, and empties `counts`. Returns the evidence: the sum of `ln(1 + count)` in
+    /// units of a feature that occurs once; `None` if there was no feature.
+    pub(super) fn score(&self, counts: &mut Counts, scores: &mut [f32; LANES]) -> Option<f32> {
         self.split(counts);
         if counts.once.is_empty() && counts.more.is_empty() {
             return None;
@@ -104,7 +105,7 @@ impl Model {
         for (class, (prior, floor)) in self.priors.iter().zip(&self.floors).enumerate() {
             scores[class] = prior + floor * mass + step * sums[class] as f32;
         }
-        Some(())
+        Some(mass / std::f32::consts::LN_2)
     }
 
     /// Counts what was found. The list of different features grows without a branch: whether a feature is new is a
