@@ -18,6 +18,7 @@ mod stats;
 mod dialects;
 mod expr;
 mod recipe;
+mod lang;
 mod nearest;
 mod error;
 
@@ -26,6 +27,10 @@ pub use dialects::Edit;
 pub use error::{Error, Result};
 pub use expr::{Expression, ExpressionError, Problem};
 pub use extract::{EXTRACT_THREAD, Engine, ExtractOptions, MainText, PageExtractor, PageText, UnknownEngine};
+pub use lang::{
+    Identified, LanguageCode, LanguageId, LanguageModel, LanguageRule, LanguageScratch, LanguageTag,
+    SampleOptions, Script, UnknownLanguage,
+};
 pub use normalise::{Changes, Normaliser};
 pub use recipe::{Recipe, Rule};
 pub use stats::{Measurements, Measurer, StatisticInfo, statistics};
