@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use curate_clean::Cleaner;
+use curate_clean::decontaminate::Decontaminator;
 use curate_core::{Report, RunOptions, Sink, Source, Stage};
 use curate_dedup::{DedupGate, DedupMapper};
 use curate_io::{DocumentSink, DropLog, DropLogStyle, Inputs, Progress, Records, Resolved, resolve};
@@ -13,6 +14,7 @@ use curate_tokenize::{CountMapper, EncodeMapper, Tokenizer, WordCounter};
 use serde_json::Value;
 
 use crate::cli::{OutputOptions, StreamOptions};
+use crate::commands::decontaminate::{self, LeakGate};
 use crate::commands::read::ReadOptions;
 use crate::commands::tokenize::TokenEnd;
 use crate::failure::{Exit, Result};
@@ -33,6 +35,7 @@ pub(crate) struct Link {
 pub(crate) enum Kind {
     Clean(Box<Cleaner>),
     Dedup(DedupMapper, Box<DedupGate>),
+    Decontaminate(Box<Decontaminator>, Box<LeakGate>),
     Tokenize(Box<Tokenizer>, Box<TokenEnd>),
     CountWords(Box<WordCounter>),
 }
@@ -42,6 +45,7 @@ impl Kind {
         match self {
             Self::Clean(_) => "clean",
             Self::Dedup(..) => "dedup",
+            Self::Decontaminate(..) => "decontaminate",
             Self::Tokenize(..) => "tokenize",
             Self::CountWords(_) => "count_words",
         }
@@ -52,6 +56,7 @@ impl Kind {
         match self {
             Self::Clean(cleaner) => Stage::filter(name, &**cleaner),
             Self::Dedup(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
+            Self::Decontaminate(mapper, gate) => Stage::gated(name, &**mapper, &mut **gate),
             Self::Tokenize(tokenizer, end) => Stage::gated(name, EncodeMapper::new(tokenizer), &mut **end),
             Self::CountWords(counter) => Stage::filter(name, CountMapper::new(counter)),
         }
@@ -90,6 +95,7 @@ impl Chain<'_> {
         let progress = inputs.progress();
         let pass = Pass { command: self.command, stream: self.stream, progress };
         let report = pass.run(inputs, &codec, &mut self.links, &mut sink)?;
+        decontaminate::check_removed(&mut self.links, &report)?;
         sink.finish()?;
         let extras = finish(&mut self.links)?;
         let summary = Summary {
