@@ -98,7 +98,8 @@ impl Alignment {
             }
             self.longest = self.longest.max(run);
             first = first.or(Some(run));
-            let Some((skip, doc_skip)) = gaps().find(|(skip, doc_skip)| goes_on(i + skip, j + doc_skip))
+            let Some((skip, doc_skip)) =
+                GAPS.into_iter().find(|(skip, doc_skip)| goes_on(i + skip, j + doc_skip))
             else {
                 return first.expect("set above");
             };
@@ -121,14 +122,24 @@ struct Direction {
     doc_left: usize,
 }
 
-/// Words to step over in the item and in the document, smallest edits first.
-fn gaps() -> impl Iterator<Item = (usize, usize)> {
-    (1..=MAX_GAP).flat_map(|size| {
-        // Replaced, left out, put in; then what is both.
-        std::iter::once((size, size))
-            .chain((0..size).rev().flat_map(move |less| [(size, less), (less, size)]))
-    })
-}
+/// Words to step over in the item and in the document, smallest edits first: replaced, then left out or put in, and what
+/// is both.
+const GAPS: [(usize, usize); (MAX_GAP + 1) * (MAX_GAP + 1) - 1] = {
+    let mut gaps = [(0, 0); (MAX_GAP + 1) * (MAX_GAP + 1) - 1];
+    let (mut next, mut size) = (0, 1);
+    while size <= MAX_GAP {
+        gaps[next] = (size, size);
+        next += 1;
+        let mut less = size;
+        while less > 0 {
+            less -= 1;
+            (gaps[next], gaps[next + 1]) = ((size, less), (less, size));
+            next += 2;
+        }
+        size += 1;
+    }
+    gaps
+};
 
 #[cfg(test)]
 mod tests {

@@ -11,10 +11,15 @@ pub(crate) const LONG_GRAM: usize = 8;
 pub(crate) const SHORT_GRAM: usize = 3;
 /// Nats from which three words in a row are a seed.
 const SHORT_GRAM_NATS: f32 = 10.0;
-/// The heaviest short seeds of an item are there however little they weigh.
+/// The heaviest short seeds of an item are there even if they weigh less, but not
 const ALWAYS_SEEDS: usize = 4;
+/// below this: every page would be full of them.
+const FEWEST_NATS: f32 = 6.5;
 /// Items of more words are documents: they are found by long seeds alone.
 pub(crate) const DOCUMENT_WORDS: usize = 512;
+
+/// Words between two hints at the item that a word belongs to.
+const HINT_WORDS: usize = 64;
 
 /// An item of an evaluation set, or a held-out document.
 #[derive(Debug, Clone, Copy)]
@@ -163,11 +168,19 @@ impl IndexBuilder {
     pub fn build(self) -> Index {
         let weigh = self.frequencies.weigher();
         let weights: Vec<u8> = self.words.iter().map(|w| weigh(*w)).collect();
+        let mut hints = Vec::with_capacity(self.words.len() / HINT_WORDS + 1);
+        for (i, item) in self.items.iter().enumerate().skip(1) {
+            // Words up to the item's first belong to the items before it.
+            hints.resize((item.start as usize).div_ceil(HINT_WORDS), i as u32 - 1);
+        }
+        let last = self.items.len().saturating_sub(1) as u32;
+        hints.resize(self.words.len().div_ceil(HINT_WORDS), last);
         let mut index = Index {
             sets: self.sets,
             items: self.items,
             words: self.words,
             weights,
+            hints,
             long: self.long.build(),
             short: SeedCollector::default().build(),
         };
@@ -199,8 +212,9 @@ fn short_seeds(item: ItemWords<'_>) -> Vec<usize> {
     };
     let mut seeds: Vec<usize> = (0..(within + 1).saturating_sub(SHORT_GRAM)).collect();
     seeds.sort_by(|a, b| weight(*b).total_cmp(&weight(*a)).then(a.cmp(b)));
-    let heavy = seeds.iter().take_while(|at| weight(**at) >= SHORT_GRAM_NATS).count();
-    seeds.truncate(heavy.max(ALWAYS_SEEDS));
+    let at_least = |nats: f32| seeds.iter().take_while(|at| weight(**at) >= nats).count();
+    let kept = at_least(SHORT_GRAM_NATS).max(at_least(FEWEST_NATS).min(ALWAYS_SEEDS));
+    seeds.truncate(kept);
     seeds
 }
 
@@ -212,6 +226,8 @@ pub struct Index {
     /// The words of all items, back to back.
     words: Vec<u32>,
     weights: Vec<u8>,
+    /// The item of every 64th word.
+    hints: Vec<u32>,
     pub(crate) long: Seeds,
     pub(crate) short: Seeds,
 }
@@ -260,7 +276,10 @@ impl Index {
 
     /// The item that a word belongs to, and the word's place in it.
     pub(crate) fn item_at(&self, position: u32) -> (usize, usize) {
-        let item = self.items.partition_point(|item| item.start <= position) - 1;
+        let mut item = self.hints[position as usize / HINT_WORDS] as usize;
+        while self.items.get(item + 1).is_some_and(|next| next.start <= position) {
+            item += 1;
+        }
         (item, (position - self.items[item].start) as usize)
     }
 

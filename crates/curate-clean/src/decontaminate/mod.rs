@@ -51,6 +51,8 @@ pub const THRESHOLD: f32 = 0.5;
 
 /// Fewer words of a question prove nothing without its answer.
 const FEWEST_WORDS: usize = 5;
+/// Share of a question's weight from which it counts as whole.
+const WHOLE: f32 = 0.75;
 /// Words from which an overlap needs no answer beside it.
 const SHORT_QUESTION: usize = 8;
 /// Words from which an answer alone betrays an item.
@@ -129,20 +131,20 @@ impl Index {
         leaks: &mut Vec<Leak>,
     ) {
         /// Alignments remembered, so that a text full of seeds stays linear.
-        const REMEMBERED: usize = 64;
+        const REMEMBERED: usize = 16;
         let (item, at) = self.item_at(position);
         if tried.iter().rev().take(REMEMBERED).any(|(i, range)| *i == item && range.contains(&start)) {
             return;
         }
         let Some(found) = Alignment::extend(self.words_of(item), at, words, start) else { return };
         tried.push((item, found.start..found.end));
-        let leak = self.score(item, found, words);
+        let leak = self.score(item, found, words, threshold);
         if leak.score >= threshold {
             leaks.push(leak);
         }
     }
 
-    fn score(&self, item: usize, found: Alignment, words: &[Word]) -> Leak {
+    fn score(&self, item: usize, found: Alignment, words: &[Word], threshold: f32) -> Leak {
         let (entry, item_words) = (self.entry(item), self.words_of(item));
         let nats = |weight: u64| weight as f32 / STEPS;
         let matched = found.question.words + found.answer.words;
@@ -158,11 +160,12 @@ impl Index {
                 (nats(weight) - cost).max(0.0) * penalty(coverage) / (2.0 * FULL_NATS)
             };
             let answer = &item_words.words[item_words.question..];
-            let answer_end = answer_near(answer, words, found);
+            let mut score = grade(found.question.weight, coverage);
+            let could_matter = coverage > WHOLE || score >= threshold;
+            let answer_end = could_matter.then(|| answer_near(answer, words, found)).flatten();
             end = answer_end.unwrap_or(end).max(end);
             with_answer = answer_end.is_some();
-            let mut score = grade(found.question.weight, coverage);
-            let whole_with_answer = answer_end.is_some() && coverage > 0.75;
+            let whole_with_answer = with_answer && coverage > WHOLE;
             if found.question.words < FEWEST_WORDS && !whole_with_answer {
                 score = 0.0;
             } else if found.question.words < SHORT_QUESTION && !whole_with_answer {

@@ -102,7 +102,7 @@ mod tests {
         }
         many.add(&[word("zymurgy")]);
         let many = many.weigher();
-        assert!(many(word("duck")) < 8, "a word of every item proves nothing");
+        assert!(f32::from(many(word("duck"))) < 2.0 * STEPS, "a word of every item proves little");
         assert!(f32::from(many(word("zymurgy"))) > 8.0 * STEPS);
     }
 }
