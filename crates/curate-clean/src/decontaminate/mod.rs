@@ -60,6 +60,9 @@ const LONG_ANSWER: usize = 20;
 /// Words shared in one place that score 1 for a document.
 const DOCUMENT_FULL: f32 = 100.0;
 
+/// Words whose seeds are looked for together: a bit each.
+const TOGETHER: usize = 64;
+
 /// What a document shares with an item.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Leak {
@@ -99,20 +102,37 @@ impl Index {
         split(text, words);
         tried.clear();
         let mut long = 0_u64;
-        for end in 1..=words.len() {
-            let newest = u64::from(words[end - 1].short());
-            long = long.wrapping_mul(GRAM_FACTOR).wrapping_add(newest);
-            if let Some(start) = end.checked_sub(LONG_GRAM) {
-                for position in self.long.find(long) {
-                    self.judge(position, words, start, threshold, tried, &mut leaks);
+        for first in (0..words.len()).step_by(TOGETHER) {
+            let n = TOGETHER.min(words.len() - first);
+            let (mut keys, mut passed) = ([[0_u64; 2]; TOGETHER], 0_u64);
+            // The filters are asked for many words at once and without a branch, so that their cache misses overlap.
+            for k in 0..n {
+                let end = first + k + 1;
+                let newest = u64::from(words[end - 1].short());
+                long = long.wrapping_mul(GRAM_FACTOR).wrapping_add(newest);
+                let mut short = newest;
+                if end >= SHORT_GRAM {
+                    short = seeds::gram(words[end - SHORT_GRAM..end].iter().map(|w| u64::from(w.short())));
                 }
-                let oldest = u64::from(words[start].short());
-                long = long.wrapping_sub(oldest.wrapping_mul(OLDEST_FACTOR));
+                keys[k] = [seeds::key(long), seeds::key(short)];
+                let is_seed = self.long.may_hold(keys[k][0]) | self.short.may_hold(keys[k][1]);
+                passed |= u64::from(is_seed) << k;
+                if let Some(start) = end.checked_sub(LONG_GRAM) {
+                    let oldest = u64::from(words[start].short());
+                    long = long.wrapping_sub(oldest.wrapping_mul(OLDEST_FACTOR));
+                }
             }
-            if let Some(start) = end.checked_sub(SHORT_GRAM) {
-                let short = seeds::gram(words[start..end].iter().map(|w| u64::from(w.short())));
-                for position in self.short.find(short) {
-                    self.judge(position, words, start, threshold, tried, &mut leaks);
+            while passed != 0 {
+                let k = passed.trailing_zeros() as usize;
+                passed &= passed - 1;
+                let end = first + k + 1;
+                for (seeds, n, key) in
+                    [(&self.long, LONG_GRAM, keys[k][0]), (&self.short, SHORT_GRAM, keys[k][1])]
+                {
+                    let Some(start) = end.checked_sub(n) else { continue };
+                    for position in seeds.find(key) {
+                        self.judge(position, words, start, threshold, tried, &mut leaks);
+                    }
                 }
             }
         }

@@ -17,6 +17,12 @@ pub(crate) fn gram(hashes: impl Iterator<Item = u64>) -> u64 {
 /// The odd factor of the rolling polynomial over word hashes.
 pub(crate) const GRAM_FACTOR: u64 = 0xd134_2543_de82_ef95;
 
+/// What an n-gram is looked up by.
+#[inline(always)]
+pub(crate) fn key(gram: u64) -> u64 {
+    mix(gram)
+}
+
 /// Collects seeds until [`build`](Self::build).
 #[derive(Debug, Default)]
 pub(crate) struct SeedCollector {
@@ -28,7 +34,7 @@ impl SeedCollector {
     pub(crate) const PEAK_BYTES: u64 = 32;
 
     pub(crate) fn push(&mut self, gram: u64, position: u32) {
-        self.found.push((mix(gram), position));
+        self.found.push((key(gram), position));
     }
 
     pub(crate) fn build(mut self) -> Seeds {
@@ -80,15 +86,16 @@ impl Seeds {
         (word, 1 << (key & 63) | 1 << (key >> 6 & 63))
     }
 
-    /// Positions in the items where the n-gram with this hash begins; a false one has a chance of about 2^-32.
+    /// False for nearly all keys that are not there.
     #[inline(always)]
-    pub(crate) fn find(&self, gram: u64) -> impl Iterator<Item = u32> {
-        let key = mix(gram);
+    pub(crate) fn may_hold(&self, key: u64) -> bool {
         let (word, mask) = self.filter_place(key);
-        let bucket = match self.filter[word] & mask == mask {
-            true => self.bucket(key),
-            false => &[],
-        };
+        self.filter[word] & mask == mask
+    }
+
+    /// Positions in the items where the n-gram with this key begins; a false one has a chance of about 2^-32.
+    pub(crate) fn find(&self, key: u64) -> impl Iterator<Item = u32> {
+        let bucket = if self.may_hold(key) { self.bucket(key) } else { &[] };
         let tag = key as u32;
         bucket.iter().filter(move |(low, _)| *low == tag).map(|(_, position)| *position)
     }
@@ -119,10 +126,10 @@ mod tests {
         }
         let seeds = collector.build();
         for gram in 0..500 {
-            assert_eq!(seeds.find(gram * 7).collect::<Vec<_>>(), [gram as u32, gram as u32 + 500]);
-            assert_eq!(seeds.find(gram * 7 + 1).count(), 0);
+            assert_eq!(seeds.find(key(gram * 7)).collect::<Vec<_>>(), [gram as u32, gram as u32 + 500]);
+            assert_eq!(seeds.find(key(gram * 7 + 1)).count(), 0);
         }
-        assert_eq!(SeedCollector::default().build().find(0).count(), 0);
+        assert_eq!(SeedCollector::default().build().find(key(0)).count(), 0);
     }
 
     #[test]
@@ -131,8 +138,8 @@ mod tests {
         (0..100).rev().for_each(|i| collector.push(9, i));
         collector.push(8, 5);
         let seeds = collector.build();
-        assert_eq!(seeds.find(9).collect::<Vec<_>>(), (0..16).collect::<Vec<_>>());
-        assert_eq!(seeds.find(8).collect::<Vec<_>>(), [5]);
+        assert_eq!(seeds.find(key(9)).collect::<Vec<_>>(), (0..16).collect::<Vec<_>>());
+        assert_eq!(seeds.find(key(8)).collect::<Vec<_>>(), [5]);
         assert_eq!(seeds.len(), 17);
     }
 }
