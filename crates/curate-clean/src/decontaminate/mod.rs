@@ -106,7 +106,7 @@ impl Index {
             let n = TOGETHER.min(words.len() - first);
             let (mut keys, mut passed) = ([[0_u64; 2]; TOGETHER], 0_u64);
             // The filters are asked for many words at once and without a branch, so that their cache misses overlap.
-            for k in 0..n {
+            for (k, keys) in keys.iter_mut().enumerate().take(n) {
                 let end = first + k + 1;
                 let newest = u64::from(words[end - 1].short());
                 long = long.wrapping_mul(GRAM_FACTOR).wrapping_add(newest);
@@ -114,8 +114,8 @@ impl Index {
                 if end >= SHORT_GRAM {
                     short = seeds::gram(words[end - SHORT_GRAM..end].iter().map(|w| u64::from(w.short())));
                 }
-                keys[k] = [seeds::key(long), seeds::key(short)];
-                let is_seed = self.long.may_hold(keys[k][0]) | self.short.may_hold(keys[k][1]);
+                *keys = [seeds::key(long), seeds::key(short)];
+                let is_seed = self.long.may_hold(keys[0]) | self.short.may_hold(keys[1]);
                 passed |= u64::from(is_seed) << k;
                 if let Some(start) = end.checked_sub(LONG_GRAM) {
                     let oldest = u64::from(words[start].short());
