@@ -4,10 +4,11 @@ use std::fs;
 
 use crate::support::{curate, root};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "read",
     "clean",
     "dedup",
+    "decontaminate",
     "train-tokenizer",
     "tokenize",
     "pack",

@@ -10,6 +10,7 @@
 
 mod extract;
 mod clean;
+pub mod decontaminate;
 mod normalise;
 mod mojibake;
 mod chars;

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use curate_clean::Cleaner;
+use curate_clean::decontaminate::Decontaminator;
 use curate_core::{Document, Report, RunOptions, Sink, Source, Stage};
 use curate_dedup::{
     BloomGate, BloomMapper, DedupGate, DedupMapper, KeyGate, KeyMapper, UnitGate, UnitMapper,
@@ -15,6 +16,7 @@ use curate_tokenize::{CountMapper, EncodeMapper, Tokenizer, WordCounter};
 use serde_json::Value;
 
 use crate::cli::{OutputOptions, StreamOptions};
+use crate::commands::decontaminate::{self, LeakGate};
 use crate::commands::read::ReadOptions;
 use crate::commands::tokenize::TokenEnd;
 use crate::failure::{Exit, Result};
@@ -41,6 +43,7 @@ pub(crate) enum Kind {
     Key(KeyMapper<OfDocument<Option<String>>>, Box<KeyGate>),
     Units(&'static str, UnitMapper<OfDocument<String>>, Box<UnitGate>),
     Bloom(Box<BloomGate>),
+    Decontaminate(Box<Decontaminator>, Box<LeakGate>),
     Tokenize(Box<Tokenizer>, Box<TokenEnd>),
     CountWords(Box<WordCounter>),
 }
@@ -56,6 +59,7 @@ impl Kind {
             Self::Key(..) => "dedup_key",
             Self::Units(name, ..) => name,
             Self::Bloom(..) => "dedup_bloom",
+            Self::Decontaminate(..) => "decontaminate",
             Self::Tokenize(..) => "tokenize",
             Self::CountWords(_) => "count_words",
         }
@@ -69,6 +73,7 @@ impl Kind {
             Self::Key(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Units(_, mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Bloom(gate) => Stage::gated(name, BloomMapper, &mut **gate),
+            Self::Decontaminate(mapper, gate) => Stage::gated(name, &**mapper, &mut **gate),
             Self::Tokenize(tokenizer, end) => Stage::gated(name, EncodeMapper::new(tokenizer), &mut **end),
             Self::CountWords(counter) => Stage::filter(name, CountMapper::new(counter)),
         }
@@ -107,6 +112,7 @@ impl Chain<'_> {
         let progress = inputs.progress();
         let pass = Pass { command: self.command, stream: self.stream, progress };
         let report = pass.run(inputs, &codec, &mut self.links, &mut sink)?;
+        decontaminate::check_removed(&mut self.links, &report)?;
         sink.finish()?;
         let extras = finish(&mut self.links)?;
         let summary = Summary {
