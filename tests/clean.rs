@@ -178,7 +178,12 @@ fn judging_statistics_is_cleaning() {
         "fewer.jsonl",
         corpus(400).lines().skip(3).take(200).map(|l| format!("{l}\n")).collect::<String>(),
     );
-    assert!(clean(&from, &[&fewer]).ok().stderr.contains("rows of statistics without a document"));
+    assert!(
+        clean(&format!("{from} --max-malformed 1"), &[&fewer])
+            .ok()
+            .stderr
+            .contains("rows of statistics without a document")
+    );
     let unknown = dir.file("unknown.jsonl", line("never-seen", &prose(100)));
     let error = clean(&from, &[&unknown]).expect(2).stderr;
     assert!(error.contains("never-seen") && error.contains("order in which they were measured"), "{error}");
@@ -199,6 +204,7 @@ fn statistics_of_another_kind_are_refused() {
         format!("{from} --recipe gopher"),
         "its texts were measured after normalising, the recipe takes them as they stand",
     );
+    check(format!("{from} --recipe fineweb"), "recipe fineweb edits the text (`c4_");
     check(format!("{from} --set min_wrds=3"), "min_words");
     check(format!("--from-stats {}", input.display()), "no table of numbers");
     check(format!("{from} --stats other.parquet"), "cannot be used with");
@@ -331,6 +337,10 @@ fn recipes_are_compared() {
     );
     assert_eq!(only_strict["samples"].as_array().unwrap().len(), 2);
     assert_eq!(only_strict["samples"][0]["text"], "short and poor");
+    let edits = clean("diff --json --quiet --recipes gopher,fineweb,dolma-v1.5", &[&input]).ok();
+    let edits: serde_json::Value = serde_json::from_str(edits.stdout()).unwrap();
+    let kept = clean("--quiet --recipe fineweb", &[&input]).ok().stdout().lines().count();
+    assert_eq!(edits["recipes"][1]["kept"], kept, "a recipe that edits the text");
     let table = clean(&format!("diff --set most_words=100 --recipes {recipes}"), &[&input]).ok();
     assert!(table.stdout().contains("verdicts that differ") && table.stdout().contains("kept by all"));
     assert!(clean("diff --recipes gopher", &[&input]).expect(2).stderr.contains("2 to 16 recipes"));

@@ -4,11 +4,12 @@ use std::fs;
 
 use crate::support::{curate, root};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "read",
     "clean",
     "clean diff",
     "dedup",
+    "decontaminate",
     "train-tokenizer",
     "tokenize",
     "pack",

@@ -11,6 +11,7 @@ mod support;
 mod read;
 mod clean;
 mod dedup;
+mod decontaminate;
 mod tokens;
 mod run;
 mod pipelines;

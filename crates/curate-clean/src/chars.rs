@@ -32,6 +32,29 @@ ranges!(
 );
 
 ranges!(
+    TERMINAL,
+    "The 159 characters that end a sentence for datatrove 0.10.1 (`utils/text.py`, `TERMINAL_PUNCTUATION`).",
+    "21 2E 3F 589 61D-61F 6D4 700-702 7F9 837 839 83D-83E 964-965 104A-104B 1362 1367-1368 166E 1735-1736 \
+     17D4-17D6 17D9-17DA 1803 1809 1944-1945 1AA8-1AAB 1B5A-1B5B 1B5E-1B5F 1B7D-1B7E 1C3B-1C3C 1C7E-1C7F \
+     203C-203D 2047-2049 2E2E 2E3C 2E53-2E54 3002 A4FF A60E-A60F A6F3 A6F7 A876-A877 A8CE-A8CF A92F A9C8-A9C9 \
+     AA5D-AA5F AAF0-AAF1 ABEB FE52 FE56-FE57 FF01 FF0E FF1F FF61 10A56-10A57 10F55-10F59 10F86-10F89 11047-11048 \
+     110BE-110C1 11141-11143 111C5-111C6 111CD 111DE-111DF 11238-11239 1123B-1123C 112A9 1144B-1144C 115C2-115C3 \
+     115C9-115D7 11641-11642 1173C-1173E 11944 11946 11A42-11A43 11A9B-11A9C 11C41-11C42 11EF7-11EF8 11F43-11F44 \
+     16A6E-16A6F 16AF5 16B37-16B38 16B44 16E98 1BC9F 1DA88"
+);
+
+ranges!(
+    SENTENCE_MARKS,
+    "The 128 characters that end a sentence for spaCy 3.8 (`Sentencizer.default_punct_chars`).",
+    "21 2E 3F 589 61F 6D4 700-702 7F9 964-965 104A-104B 1362 1367-1368 166E 1735-1736 1803 1809 1944-1945 \
+     1AA8-1AAB 1B5A-1B5B 1B5E-1B5F 1C3B-1C3C 1C7E-1C7F 203C-203D 2047-2049 2E2E 2E3C 3002 A4FF A60E-A60F A6F3 \
+     A6F7 A876-A877 A8CE-A8CF A92F A9C8-A9C9 AA5D-AA5F AAF0-AAF1 ABEB FE52 FE56-FE57 FF01 FF0E FF1F FF61 \
+     10A56-10A57 11047-11048 110BE-110C1 11141-11143 111C5-111C6 111CD 111DE-111DF 11238-11239 1123B-1123C 112A9 \
+     1144B-1144C 115C2-115C3 115C9-115D7 11641-11642 1173C-1173E 11A42-11A43 11A9B-11A9C 11C41-11C42 16A6E-16A6F \
+     16AF5 16B37-16B38 16B44 1BC9F 1DA88"
+);
+
+ranges!(
     UNSPACED,
     "Scripts written without spaces between words: Han, Kana, Thai, Lao, Khmer, Myanmar.",
     "E01-E3A E40-E5B E80-EFF 1000-109F 1780-17FF 19E0-19FF 2E80-2FDF 3005-3007 3021-3029 3038-303B 3041-3096 309D-309F \
@@ -68,9 +91,37 @@ ranges!(
      E0020-E007F"
 );
 
+ranges!(
+    DECIMALS,
+    "Decimal digits of all scripts (general category Nd, Unicode 14).",
+    "30-39 660-669 6F0-6F9 7C0-7C9 966-96F 9E6-9EF A66-A6F AE6-AEF B66-B6F BE6-BEF C66-C6F CE6-CEF D66-D6F DE6-DEF \
+     E50-E59 ED0-ED9 F20-F29 1040-1049 1090-1099 17E0-17E9 1810-1819 1946-194F 19D0-19D9 1A80-1A89 1A90-1A99 1B50-1B59 \
+     1BB0-1BB9 1C40-1C49 1C50-1C59 A620-A629 A8D0-A8D9 A900-A909 A9D0-A9D9 A9F0-A9F9 AA50-AA59 ABF0-ABF9 FF10-FF19 \
+     104A0-104A9 10D30-10D39 11066-1106F 110F0-110F9 11136-1113F 111D0-111D9 112F0-112F9 11450-11459 114D0-114D9 \
+     11650-11659 116C0-116C9 11730-11739 118E0-118E9 11950-11959 11C50-11C59 11D50-11D59 11DA0-11DA9 16A60-16A69 \
+     16AC0-16AC9 16B50-16B59 1D7CE-1D7FF 1E140-1E149 1E2F0-1E2F9 1E950-1E959 1FBF0-1FBF9"
+);
+
+ranges!(
+    OTHER_DIGITS,
+    "Digits that are no decimals: superscripts, circled ones and the like (numeric type Digit, Unicode 14).",
+    "B2-B3 B9 1369-1371 19DA 2070 2074-2079 2080-2089 2460-2468 2474-247C 2488-2490 24EA 24F5-24FD 24FF 2776-277E \
+     2780-2788 278A-2792 10A40-10A43 10E60-10E68 11052-1105A 1F100-1F10A"
+);
+
 /// In datatrove's set of punctuation.
 pub(crate) fn is_punctuation(c: char) -> bool {
     in_ranges(c, &PUNCTUATION)
+}
+
+/// Ends a line for FineWeb's quality filter.
+pub(crate) fn is_terminal(c: char) -> bool {
+    in_ranges(c, &TERMINAL)
+}
+
+/// Ends a sentence for spaCy's sentencizer.
+pub(crate) fn is_sentence_mark(c: char) -> bool {
+    if c.is_ascii() { matches!(c, '.' | '!' | '?') } else { in_ranges(c, &SENTENCE_MARKS) }
 }
 
 /// Of a script that puts no spaces between words.
@@ -99,6 +150,21 @@ pub(crate) fn is_joining(c: char) -> bool {
 pub(crate) fn is_letter(c: char) -> bool {
     c.is_ascii_alphabetic()
         || (!c.is_ascii() && c.is_alphabetic() && !is_combining_mark(c) && !in_ranges(c, &LETTER_LIKE))
+}
+
+/// What Python's `str.isalnum` holds true of: letters, digits and everything else that has a numeric value.
+pub(crate) fn is_python_alphanumeric(c: char) -> bool {
+    if c.is_ascii() { c.is_ascii_alphanumeric() } else { c.is_numeric() || is_letter(c) }
+}
+
+/// What Python's `str.isdecimal` holds true of, and `\d` matches.
+pub(crate) fn is_decimal(c: char) -> bool {
+    if c.is_ascii() { c.is_ascii_digit() } else { in_ranges(c, &DECIMALS) }
+}
+
+/// What Python's `str.isdigit` holds true of: decimals, superscripts and circled digits.
+pub(crate) fn is_digit(c: char) -> bool {
+    if c.is_ascii() { c.is_ascii_digit() } else { in_ranges(c, &DECIMALS) || in_ranges(c, &OTHER_DIGITS) }
 }
 
 /// What Python's `str.isspace` and `str.split` call white space: Unicode's, and U+001C to U+001F.
@@ -170,6 +236,8 @@ mod tests {
     #[test]
     fn punctuation_has_the_size_of_the_original() {
         assert_eq!(all().filter(|c| is_punctuation(*c)).count(), 281);
+        assert_eq!(all().filter(|c| is_terminal(*c)).count(), 159);
+        assert_eq!(all().filter(|c| is_sentence_mark(*c)).count(), 128);
         for c in "!~#…。—”„\u{7f}\u{85}\u{1c}\u{0}１".chars() {
             assert!(is_punctuation(c), "{c:?}");
         }
@@ -201,6 +269,28 @@ mod tests {
         assert_eq!(spaces, expected);
         let breaks: Vec<u32> = all().filter(|c| is_line_break(*c)).map(u32::from).collect();
         assert_eq!(breaks, [0xa, 0xb, 0xc, 0xd, 0x1c, 0x1d, 0x1e, 0x85, 0x2028, 0x2029]);
+    }
+
+    #[test]
+    fn digits_are_pythons() {
+        for (c, decimal, digit, alphanumeric) in [
+            ('7', true, true, true),
+            ('٣', true, true, true),
+            ('²', false, true, true),
+            ('①', false, true, true),
+            ('½', false, false, true),
+            ('Ⅻ', false, false, true),
+            ('é', false, false, true),
+            ('ⓐ', false, false, false),
+            ('\u{301}', false, false, false),
+            ('_', false, false, false),
+        ] {
+            assert_eq!(
+                (is_decimal(c), is_digit(c), is_python_alphanumeric(c)),
+                (decimal, digit, alphanumeric),
+                "{c:?}"
+            );
+        }
     }
 
     #[test]

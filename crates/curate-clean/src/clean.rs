@@ -1,4 +1,7 @@
-//! The stage: normalise, measure, ask the rules in order, drop for the first one that fires.
+//! The stage: normalise, ask the rules in order, drop for the first one that fires.
+//!
+//! A rule may edit the text before it is asked; it and those after it see what the edit left. What a rule asks for is
+//! measured when its turn comes, so a document that an early rule drops costs little.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -6,8 +9,10 @@ use std::sync::Arc;
 use curate_core::{Counters, Document, Dropped, Mapper, Never, Value, Verdict, Work};
 use serde::Serialize;
 
+use crate::chars::is_python_space;
+use crate::dialects::{self, Editor, EditorScratch, Groups};
 use crate::expr::{Binary, Program, Test};
-use crate::{Error, Measurements, Measurer, Normaliser, Recipe, Result, Rule, statistics};
+use crate::{Edit, Error, Expression, Measurements, Measurer, Normaliser, Recipe, Result, Rule, statistics};
 
 /// The reason for which a document without a word is dropped, by any recipe.
 pub const EMPTY: &str = "empty";
@@ -18,6 +23,7 @@ pub struct Cleaner {
     recipe: Recipe,
     normaliser: Option<Normaliser>,
     measurer: Measurer,
+    editor: Editor,
     rules: Vec<CompiledRule>,
     empty: Arc<str>,
 }
@@ -26,6 +32,13 @@ pub struct Cleaner {
 #[derive(Debug, Default)]
 pub struct CleanScratch {
     measurements: Measurements,
+    /// The text as edits left it, if one changed it.
+    text: String,
+    is_edited: bool,
+    /// Edits that changed it, each once.
+    edits: Vec<Edit>,
+    spare: String,
+    editor: EditorScratch,
 }
 
 /// What a rule says about a text.
@@ -57,7 +70,7 @@ impl Cleaner {
             recipe.rules().iter().map(|rule| CompiledRule::new(&recipe, rule)).collect::<Result<_>>()?;
         let normaliser = recipe.normalise().then(Normaliser::new);
         let measurer = Measurer::new(recipe.words());
-        Ok(Self { recipe, normaliser, measurer, rules, empty: EMPTY.into() })
+        Ok(Self { recipe, normaliser, measurer, editor: Editor::new(), rules, empty: EMPTY.into() })
     }
 
     pub fn recipe(&self) -> &Recipe {
@@ -80,29 +93,84 @@ impl Cleaner {
     /// A text without a word is dropped as [`EMPTY`] before any rule is asked; the outcomes are those of the rules
     /// all the same.
     pub fn explain(&self, text: &str) -> Vec<RuleOutcome> {
-        let measurements = self.measure(text);
-        self.rules.iter().map(|rule| rule.explain(&measurements)).collect()
+        let text = self.normalised(text);
+        let mut scratch = CleanScratch::default();
+        self.start(&text, &mut scratch);
+        let outcomes = self.rules.iter().map(|rule| {
+            self.prepare(rule, &text, &mut scratch);
+            rule.explain(&scratch.measurements)
+        });
+        outcomes.collect()
     }
 
-    /// Measures `text`, normalised if the recipe says so.
+    /// Measures `text`, normalised if the recipe says so, before any edit: all that the rules ask for.
     pub fn measure(&self, text: &str) -> Measurements {
-        let text = match &self.normaliser {
-            Some(normaliser) => normaliser.normalise(text).0,
-            None => Cow::Borrowed(text),
-        };
+        let text = self.normalised(text);
         let mut measurements = Measurements::default();
         self.measurer.measure(&text, &mut measurements);
+        let groups = self.rules.iter().fold(0, |groups, rule| groups | rule.groups);
+        self.measurer.measure_groups(&text, groups, &mut measurements);
         measurements
     }
 
-    fn judge(&self, measurements: &Measurements) -> Verdict {
-        if measurements.is_blank() {
+    /// Measures every statistic of `text`, normalised if the recipe says so, before any edit.
+    pub fn measure_all(&self, text: &str) -> Measurements {
+        let text = self.normalised(text);
+        let mut measurements = Measurements::default();
+        self.measurer.measure_all(&text, &mut measurements);
+        measurements
+    }
+
+    fn normalised<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match &self.normaliser {
+            Some(normaliser) => normaliser.normalise(text).0,
+            None => Cow::Borrowed(text),
+        }
+    }
+
+    fn start(&self, text: &str, scratch: &mut CleanScratch) {
+        scratch.is_edited = false;
+        scratch.edits.clear();
+        self.measurer.start(text, &mut scratch.measurements);
+    }
+
+    /// Edits the text if the rule does, and measures what it asks for. `text` is that before all edits.
+    fn prepare(&self, rule: &CompiledRule, text: &str, scratch: &mut CleanScratch) {
+        let CleanScratch { measurements, text: edited, is_edited, edits, spare, editor } = scratch;
+        if let Some(edit) = rule.edit {
+            let now = if *is_edited { &**edited } else { text };
+            let done = self.editor.apply(edit, now, editor, spare);
+            if done.changed {
+                std::mem::swap(edited, spare);
+                *is_edited = true;
+                if !edits.contains(&edit) {
+                    edits.push(edit);
+                }
+                self.measurer.start(edited, measurements);
+            }
+            measurements.dialects.set_words_removed(done.words_removed);
+            if let Some(values) = done.c4 {
+                measurements.dialects.set_c4(values);
+            }
+        }
+        if rule.groups != 0 {
+            let now = if *is_edited { &**edited } else { text };
+            self.measurer.measure_groups(now, rule.groups, measurements);
+        }
+    }
+
+    fn judge(&self, text: &str, scratch: &mut CleanScratch) -> Verdict {
+        self.start(text, scratch);
+        if text.chars().all(is_python_space) {
             return Verdict::drop(Arc::clone(&self.empty));
         }
-        match self.rules.iter().find(|rule| rule.fires(measurements)) {
-            Some(rule) => Verdict::Drop(rule.dropped(measurements)),
-            None => Verdict::Keep,
+        for rule in &self.rules {
+            self.prepare(rule, text, scratch);
+            if rule.fires(&scratch.measurements) {
+                return Verdict::Drop(rule.dropped(&scratch.measurements));
+            }
         }
+        Verdict::Keep
     }
 }
 
@@ -123,8 +191,14 @@ impl Mapper for Cleaner {
                 doc.set_text(text);
             }
         }
-        self.measurer.measure(doc.text(), &mut scratch.measurements);
-        Work::Decided(self.judge(&scratch.measurements))
+        let verdict = self.judge(doc.text(), scratch);
+        for edit in &scratch.edits {
+            counters.add(edit.counter(), 1);
+        }
+        if scratch.is_edited && verdict == Verdict::Keep {
+            doc.set_text(std::mem::take(&mut scratch.text));
+        }
+        Work::Decided(verdict)
     }
 }
 
@@ -133,6 +207,9 @@ struct CompiledRule {
     reason: Arc<str>,
     expression: String,
     when_text: Option<String>,
+    edit: Option<Edit>,
+    /// What must be measured before the rule is asked.
+    groups: Groups,
     when: Option<Test>,
     drop_if: Test,
 }
@@ -152,6 +229,12 @@ impl CompiledRule {
             reason: rule.reason.as_str().into(),
             expression: rule.drop_if.to_string(),
             when_text: rule.when.as_ref().map(ToString::to_string),
+            edit: rule.edit,
+            groups: rule
+                .expressions()
+                .flat_map(Expression::names)
+                .filter(|name| !recipe.thresholds().contains_key(*name))
+                .fold(0, |groups, name| groups | dialects::groups_of(name)),
             when: rule.when.as_ref().map(|when| compile("when", when)).transpose()?,
             drop_if: compile("drop_if", &rule.drop_if)?,
         })
@@ -309,7 +392,7 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_fires_is_the_reason_and_proves_it() {
-        let mut recipe = Recipe::builtin("gopher").unwrap();
+        let mut recipe = Recipe::builtin("gopher-quality").unwrap();
         recipe.set("min_words=3").unwrap();
         let cleaner = Cleaner::new(recipe).unwrap();
         let Verdict::Drop(dropped) = verdict(&cleaner, "# two") else { panic!("two rules should fire") };

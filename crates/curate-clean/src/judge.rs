@@ -5,15 +5,14 @@ use std::sync::Arc;
 use curate_core::{Dropped, Value, Verdict};
 
 use crate::expr::{Binary, Program, Test};
-use crate::{EMPTY, Error, Measurements, Recipe, Result, statistics};
+use crate::{EMPTY, Error, Measurements, Recipe, Result, Rule, statistics};
 
 /// The statistic by which a text without a word is told.
 const BLANK: &str = "whitespace_words";
 
 /// The rules of a recipe, asked of numbers: one for each of [`statistics`], in that order.
 ///
-/// What it says of the values that a [`Cleaner`](crate::Cleaner) measured is what that cleaner says of the text, as
-/// long as the recipe edits nothing between its rules.
+/// What it says of the values that a [`Cleaner`](crate::Cleaner) measured is what that cleaner says of the text.
 #[derive(Debug, Clone)]
 pub struct Judge {
     rules: Vec<RuleOfNumbers>,
@@ -34,8 +33,13 @@ impl Judge {
     /// Prepares a recipe, with its thresholds as they are now.
     ///
     /// # Errors
-    /// [`Error::Expression`], as [`Cleaner::new`](crate::Cleaner::new).
+    /// [`Error::EditsText`] for a recipe that edits the text; [`Error::Expression`], as
+    /// [`Cleaner::new`](crate::Cleaner::new).
     pub fn new(recipe: &Recipe) -> Result<Self> {
+        if let Some((edit, reason)) = recipe.edits().next() {
+            let (recipe, reason) = (recipe.name().to_owned(), reason.to_owned());
+            return Err(Error::EditsText { recipe, edit: edit.name(), reason });
+        }
         let compile = |key, expression| {
             recipe.compile(expression).map_err(|error| Error::Expression {
                 recipe: recipe.name().to_owned(),
@@ -55,10 +59,7 @@ impl Judge {
             });
         }
         let asked = |name: &str| {
-            let rules = recipe.rules().iter();
-            rules
-                .flat_map(|rule| rule.when().into_iter().chain([rule.drop_if()]))
-                .any(|e| e.names().any(|n| n == name))
+            recipe.rules().iter().flat_map(Rule::expressions).any(|e| e.names().any(|n| n == name))
         };
         let needs =
             statistics().iter().map(|s| s.name).filter(|name| *name == BLANK || asked(name)).collect();
@@ -134,15 +135,15 @@ mod tests {
     proptest! {
         #[test]
         fn numbers_are_judged_as_the_text_is(
-            text in "([a-z]{1,9}|the|and of|#|\\.\\.\\.|- |[0-9]{2}|\n| ){0,120}", name in 0..3_usize,
+            text in "([a-z]{1,9}|the|and of|#|\\.\\.\\.|- |[0-9]{2}|\n| ){0,120}", name in 0..5_usize,
         ) {
-            let mut recipe = Recipe::builtin(["curate-v1", "gopher", "none"][name]).unwrap();
-            if name < 2 {
+            let mut recipe = Recipe::builtin(["curate-v1", "gopher", "nemo-en", "dolma-v1.5", "none"][name]).unwrap();
+            if name < 4 {
                 recipe.set("min_words=5").unwrap();
             }
             let judge = Judge::new(&recipe).unwrap();
             let cleaner = Cleaner::new(recipe).unwrap();
-            let numbers: Vec<f64> = values(&cleaner.measure(&text)).collect();
+            let numbers: Vec<f64> = values(&cleaner.measure_all(&text)).collect();
             prop_assert_eq!(judge.judge(&numbers), by_cleaner(&cleaner, &text));
         }
     }

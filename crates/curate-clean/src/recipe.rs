@@ -14,6 +14,7 @@
 //!
 //! [[rule]]
 //! reason = "too_few_words"            # a phrase that is true of what is dropped
+//! edit = "dclm_line_feeds"            # done to the text first; this rule and later ones see what it left
 //! when = "latin_letters_ratio > 0.5"  # asked first; without it, the rule always applies
 //! drop_if = "words < min_words"       # names are those of the statistics and of the thresholds
 //! ```
@@ -26,19 +27,35 @@ use toml::de::{DeTable, DeValue};
 
 use crate::expr::{Expression, Operand, Test};
 use crate::nearest::nearest;
-use crate::{Error, Result, Words, statistics};
+use crate::{Edit, Error, Result, Words, statistics};
 
 /// The recipes that come with curate; the first is the default.
-const BUILTIN: [(&str, &str); 3] = [
+const BUILTIN: [(&str, &str); 11] = [
     ("curate-v1", include_str!("../recipes/curate-v1.toml")),
+    ("c4", include_str!("../recipes/c4.toml")),
+    ("dclm", include_str!("../recipes/dclm.toml")),
+    ("dolma-v1.5", include_str!("../recipes/dolma-v1.5.toml")),
+    ("dolma-v1.5-asrun", include_str!("../recipes/dolma-v1.5-asrun.toml")),
+    ("fineweb", include_str!("../recipes/fineweb.toml")),
     ("gopher", include_str!("../recipes/gopher.toml")),
+    ("gopher-quality", include_str!("../recipes/gopher-quality.toml")),
+    ("nemo-en", include_str!("../recipes/nemo-en.toml")),
     ("none", include_str!("../recipes/none.toml")),
+    ("refinedweb", include_str!("../recipes/refinedweb.toml")),
 ];
 
-const BUILTIN_NAMES: [&str; BUILTIN.len()] = [BUILTIN[0].0, BUILTIN[1].0, BUILTIN[2].0];
+const BUILTIN_NAMES: [&str; BUILTIN.len()] = {
+    let mut names = [""; BUILTIN.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = BUILTIN[i].0;
+        i += 1;
+    }
+    names
+};
 
 const KEYS: &[&str] = &["name", "description", "source", "words", "normalise", "thresholds", "rule"];
-const RULE_KEYS: &[&str] = &["reason", "when", "drop_if"];
+const RULE_KEYS: &[&str] = &["reason", "edit", "when", "drop_if"];
 
 /// A named list of rules, checked: every expression parses and every name in it is known.
 #[derive(Debug, Clone, Serialize)]
@@ -52,10 +69,12 @@ pub struct Recipe {
     rules: Vec<Rule>,
 }
 
-/// Drops a document for `reason` if `drop_if` holds and `when`, if there is one, does too.
+/// Edits the text if there is an `edit`, then drops the document for `reason` if `drop_if` holds and `when`, if there is
+/// one, does too.
 #[derive(Debug, Clone, Serialize)]
 pub struct Rule {
     pub(crate) reason: String,
+    pub(crate) edit: Option<Edit>,
     pub(crate) when: Option<Expression>,
     pub(crate) drop_if: Expression,
 }
@@ -63,6 +82,10 @@ pub struct Rule {
 impl Rule {
     pub fn reason(&self) -> &str {
         &self.reason
+    }
+
+    pub fn edit(&self) -> Option<Edit> {
+        self.edit
     }
 
     pub fn when(&self) -> Option<&Expression> {
@@ -73,7 +96,7 @@ impl Rule {
         &self.drop_if
     }
 
-    fn expressions(&self) -> impl Iterator<Item = &Expression> {
+    pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.when.iter().chain([&self.drop_if])
     }
 }
@@ -216,6 +239,11 @@ impl Recipe {
     /// The thresholds by name, as they are now.
     pub fn thresholds(&self) -> &BTreeMap<String, f64> {
         &self.thresholds
+    }
+
+    /// What the rules do to the text, each with the reason of its rule, in order.
+    pub fn edits(&self) -> impl Iterator<Item = (Edit, &str)> {
+        self.rules.iter().filter_map(|rule| Some((rule.edit?, rule.reason())))
     }
 
     /// The rules, in the order in which they are asked.
@@ -362,7 +390,16 @@ impl<'r, 'd> Section<'r, 'd> {
             return Err(self.place.unsuitable(line, "reason", "a snake_case phrase", &format!("`{reason}`")));
         }
         let when = self.table.contains_key("when").then(|| self.expression("when")).transpose()?;
-        Ok(Rule { reason: reason.to_owned(), when, drop_if: self.expression("drop_if")? })
+        let edit = self.table.contains_key("edit").then(|| self.edit()).transpose()?;
+        Ok(Rule { reason: reason.to_owned(), edit, when, drop_if: self.expression("drop_if")? })
+    }
+
+    fn edit(&self) -> Result<Edit> {
+        let (line, name) = self.string("edit")?;
+        Edit::ALL.into_iter().find(|edit| edit.name() == name).ok_or_else(|| {
+            let known = Edit::ALL.map(Edit::name).join(" or ");
+            self.place.unsuitable(line, "edit", &known, &format!("`{name}`"))
+        })
     }
 
     fn expression(&self, key: &'static str) -> Result<Expression> {
@@ -412,7 +449,7 @@ mod tests {
             assert!(recipe.description().ends_with('.') && !recipe.source().is_empty());
         }
         assert_eq!(Recipe::DEFAULT, "curate-v1");
-        let gopher = Recipe::builtin("gopher").unwrap();
+        let gopher = Recipe::builtin("gopher-quality").unwrap();
         assert_eq!(
             (gopher.rules().len(), gopher.normalise(), gopher.words()),
             (10, false, Words::Whitespace)
@@ -427,8 +464,9 @@ mod tests {
         assert_eq!(error.to_string(), "there is no recipe called `gofer`");
         assert_eq!(Recipe::builtin("gophers").unwrap_err().hint().unwrap(), "did you mean `gopher`?");
         assert_eq!(
-            Recipe::builtin("fineweb").unwrap_err().hint().unwrap(),
-            "there are curate-v1, gopher, none"
+            Recipe::builtin("something").unwrap_err().hint().unwrap(),
+            "there are curate-v1, c4, dclm, dolma-v1.5, dolma-v1.5-asrun, fineweb, gopher, gopher-quality, nemo-en, none, \
+             refinedweb"
         );
     }
 
@@ -473,6 +511,11 @@ mod tests {
         check_rule_error(
             "[[rule]]\nreason = 'Too few'\ndrop_if = 'words < 1'",
             "recipe x.toml, line 7: `reason` must be a snake_case phrase, not `Too few`",
+        );
+        check_rule_error(
+            "[[rule]]\nreason = 'r'\nedit = 'lines'\ndrop_if = 'bytes == 0'",
+            "recipe x.toml, line 8: `edit` must be dclm_urls or dclm_line_feeds or refinedweb_lines or c4_lines or \
+             c4_ended_lines, not `lines`",
         );
         check_rule_error(
             "[[rule]]\nreason = 'r'\ndrop_if = 'words <'",
@@ -524,7 +567,7 @@ mod tests {
 
     #[test]
     fn sets_thresholds() {
-        let mut recipe = Recipe::builtin("gopher").unwrap();
+        let mut recipe = Recipe::builtin("gopher-quality").unwrap();
         recipe.set("min_words=20").unwrap();
         recipe.set(" max_hash_ratio = 0.25 ").unwrap();
         assert_eq!((recipe.thresholds()["min_words"], recipe.thresholds()["max_hash_ratio"]), (20.0, 0.25));
@@ -534,7 +577,7 @@ mod tests {
             assert_eq!(error.hint().unwrap(), "for example min_words=20");
         }
         let error = recipe.set("min_wrods=20").unwrap_err();
-        assert_eq!(error.to_string(), "recipe gopher has no threshold called `min_wrods`");
+        assert_eq!(error.to_string(), "recipe gopher-quality has no threshold called `min_wrods`");
         assert_eq!(error.hint().unwrap(), "did you mean `min_words`?");
         assert!(
             recipe.set("temperature=1").unwrap_err().hint().unwrap().starts_with("it has max_bullet_lines, ")
@@ -549,7 +592,7 @@ mod tests {
             let _ = Recipe::from_toml(&text, "x");
             let _ = Recipe::from_toml(&format!("{HEAD}{text}"), "x");
             let _ = Recipe::from_toml(&format!("{HEAD}[[rule]]\nreason = 'r'\ndrop_if = '''{text}'''"), "x");
-            let _ = Recipe::builtin("gopher").unwrap().set(&setting);
+            let _ = Recipe::builtin("gopher-quality").unwrap().set(&setting);
         }
     }
 }

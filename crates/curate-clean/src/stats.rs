@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::dialects::{self, Dialects, Groups, Tables};
 use crate::words::{Classes, Token, Words, class};
 
 /// The stop words of the Gopher paper (Rae et al. 2021, arXiv 2112.11446, appendix A), all of them English.
@@ -19,7 +20,7 @@ pub struct StatisticInfo {
     /// Whose definition it is.
     pub source: &'static str,
     #[serde(skip)]
-    value: fn(&Measurements) -> f64,
+    pub(crate) value: fn(&Measurements) -> f64,
 }
 
 impl StatisticInfo {
@@ -31,15 +32,27 @@ impl StatisticInfo {
 
 /// All statistics, in the order in which they are best read.
 pub fn statistics() -> &'static [StatisticInfo] {
-    STATISTICS
+    &ALL
 }
+
+/// Those of all texts, then those that dialects have of their own.
+static ALL: [StatisticInfo; STATISTICS.len() + dialects::STATISTICS.len()] = {
+    let mut all = [STATISTICS[0]; STATISTICS.len() + dialects::STATISTICS.len()];
+    let mut i = 0;
+    while i < all.len() {
+        all[i] =
+            if i < STATISTICS.len() { STATISTICS[i] } else { dialects::STATISTICS[i - STATISTICS.len()] };
+        i += 1;
+    }
+    all
+};
 
 const CURATE: &str = "curate";
 const DATATROVE: &str = "datatrove 0.10.1 GopherQualityFilter";
 const DOLMA: &str = "dolma 1.2.1 taggers/gopher.py";
 const PYTHON: &str = "Python str";
 
-static STATISTICS: &[StatisticInfo] = &[
+const STATISTICS: &[StatisticInfo] = &[
     StatisticInfo {
         name: "bytes",
         unit: "bytes",
@@ -307,12 +320,15 @@ pub struct Measurements {
     stop_words_seen: u8,
     exact_stop_words_seen: u8,
     lengths: Lengths,
+    /// All but `bytes` and those of dialects were counted.
+    has_common: bool,
+    pub(crate) dialects: Dialects,
 }
 
 impl Measurements {
     /// The statistic called `name`, if there is one; see [`statistics`].
     pub fn get(&self, name: &str) -> Option<f64> {
-        STATISTICS.iter().find(|statistic| statistic.name == name).map(|statistic| statistic.value(self))
+        statistics().iter().find(|statistic| statistic.name == name).map(|statistic| statistic.value(self))
     }
 
     /// True if the text has no word at all.
@@ -323,7 +339,9 @@ impl Measurements {
     fn clear(&mut self) {
         let mut lengths = std::mem::take(&mut self.lengths);
         lengths.clear();
-        *self = Self { lengths, ..Self::default() };
+        let mut dialects = std::mem::take(&mut self.dialects);
+        dialects.clear();
+        *self = Self { lengths, dialects, ..Self::default() };
     }
 }
 
@@ -332,22 +350,53 @@ impl Measurements {
 pub struct Measurer {
     words: Words,
     classes: Classes,
+    phrases: aho_corasick::AhoCorasick,
 }
 
 impl Measurer {
     pub fn new(words: Words) -> Self {
-        Self { words, classes: Classes::new() }
+        Self { words, classes: Classes::new(), phrases: dialects::phrases() }
     }
 
-    /// Counts what the statistics of `text` need, in place of what `measurements` held.
+    /// Counts what all statistics of `text` need, those of dialects too, in place of what `measurements` held.
+    pub fn measure_all(&self, text: &str, measurements: &mut Measurements) {
+        self.start(text, measurements);
+        self.measure_groups(text, dialects::ALL, measurements);
+    }
+
+    /// Counts what the statistics of `text` need, in place of what `measurements` held. Those of dialects stay 0.
     ///
     /// Allocates only for words of 256 code points and more.
     pub fn measure(&self, text: &str, measurements: &mut Measurements) {
+        self.start(text, measurements);
+        self.measure_common(text, measurements);
+    }
+
+    /// Forgets the last text; of the new one only the length is known.
+    pub(crate) fn start(&self, text: &str, measurements: &mut Measurements) {
         measurements.clear();
+        measurements.bytes = text.len();
+    }
+
+    /// Adds the statistics of `groups` to those of the same `text`, where they are missing.
+    pub(crate) fn measure_groups(&self, text: &str, groups: Groups, measurements: &mut Measurements) {
+        if groups & dialects::COMMON != 0 && !measurements.has_common {
+            self.measure_common(text, measurements);
+        }
+        self.measure_dialects(text, groups, measurements);
+    }
+
+    fn measure_common(&self, text: &str, measurements: &mut Measurements) {
+        measurements.has_common = true;
         measurements.count_bytes(text.as_bytes());
         match self.words {
             Words::Whitespace => self.measure_whitespace_words(text, measurements),
         }
+    }
+
+    fn measure_dialects(&self, text: &str, groups: Groups, measurements: &mut Measurements) {
+        let tables = Tables { classes: &self.classes, phrases: &self.phrases };
+        measurements.dialects.measure(text, groups, tables);
     }
 
     fn measure_whitespace_words(&self, text: &str, measurements: &mut Measurements) {
@@ -383,7 +432,6 @@ impl Measurer {
 impl Measurements {
     /// What can be counted byte by byte, in loops that the compiler vectorises.
     fn count_bytes(&mut self, bytes: &[u8]) {
-        self.bytes = bytes.len();
         self.characters = count_where(bytes, |b| b & 0xc0 != 0x80);
         self.letters = count_where(bytes, |b| (b | 0x20).wrapping_sub(b'a') < 26);
         self.latin_letters = self.letters;
@@ -616,7 +664,7 @@ mod tests {
                 !statistic.formula.is_empty() && !statistic.unit.is_empty() && !statistic.source.is_empty()
             );
             assert!(
-                statistic.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                statistic.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
                 "{}",
                 statistic.name
             );
@@ -626,7 +674,11 @@ mod tests {
 
     #[test]
     fn everything_about_nothing_is_zero() {
-        let measurements = measure("");
+        let mut measurements = measure("a b");
+        let measurer = Measurer::new(Words::Whitespace);
+        measurer.measure_all("the # of #", &mut measurements);
+        assert_eq!((measurements.get("dclm_stop_words"), measurements.get("hashes")), (Some(2.0), Some(2.0)));
+        measurer.measure("", &mut measurements);
         for statistic in statistics() {
             assert_eq!(statistic.value(&measurements), 0.0, "{}", statistic.name);
         }

@@ -27,7 +27,7 @@ fn piece(piece: &Value) -> String {
 fn verdicts_and_reasons_are_those_of_the_original() {
     let cases = cases();
     assert!(cases.len() >= 40, "{} cases", cases.len());
-    let cleaner = Cleaner::new(Recipe::builtin("gopher").unwrap()).unwrap();
+    let cleaner = Cleaner::new(Recipe::builtin("gopher-quality").unwrap()).unwrap();
     let mut scratch = CleanScratch::default();
     let mut failures = Vec::new();
     for (name, text, expected) in cases {
@@ -51,7 +51,7 @@ fn verdicts_and_reasons_are_those_of_the_original() {
 
 #[test]
 fn cases_cover_every_reason() {
-    let cleaner = Cleaner::new(Recipe::builtin("gopher").unwrap()).unwrap();
+    let cleaner = Cleaner::new(Recipe::builtin("gopher-quality").unwrap()).unwrap();
     let cases = cases();
     for reason in cleaner.reasons().into_iter().filter(|reason| *reason != curate_clean::EMPTY) {
         assert!(cases.iter().any(|(_, _, verdict)| verdict == reason), "no case is dropped as {reason}");

@@ -1,12 +1,15 @@
-//! What can be wrong with the options of a deduplication, and the one thing that can go wrong in a run.
+//! What can be wrong with the options of a deduplication, and what can go wrong in a run.
+
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::banding::{Banding, MAX_BANDS, MAX_ROWS};
-use crate::options::{MAX_NGRAM, MIN_THRESHOLD};
+use crate::options::{MAX_NGRAM, MIN_MEMORY, MIN_THRESHOLD};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A value that cannot be worked with, and the range that can.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("nothing to do: neither exact nor MinHash deduplication was asked for")]
     NothingToDo,
@@ -26,9 +29,39 @@ pub enum Error {
     Profile { got: String },
     #[error("more than {limit} documents were kept: the tables of one pass cannot number more")]
     TooManyDocuments { limit: u32 },
+    #[error("a Bloom filter for 0 documents: expected 1 or more")]
+    NoDocuments,
+    #[error("a false positive rate of {got}: expected 1e-12 to 0.5")]
+    FalsePositiveRate { got: f64 },
+    #[error("a share of {got} repeated: expected 0 to 1")]
+    MaxRepeated { got: f64 },
+    #[error("an index remembers whole documents only")]
+    IndexOfUnits,
+    #[error("{got} bytes of memory: expected {MIN_MEMORY} or more")]
+    Memory { got: u64 },
+    #[error("cannot {action} {path}")]
+    File { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{path} is damaged: {what}")]
+    Damaged { path: PathBuf, what: String },
+    #[error("the index {path} is in use by another process")]
+    IndexInUse { path: PathBuf },
+    #[error("the index {path} was made with {parameter} {found}, not {wanted}")]
+    OtherParameters { path: PathBuf, parameter: String, found: String, wanted: String },
+    #[error("{path} holds an index of format {found}: this version reads format {wanted}")]
+    OtherFormat { path: PathBuf, found: u32, wanted: u32 },
+    #[error("{path} is no index: it has files but no manifest")]
+    NoIndex { path: PathBuf },
 }
 
 impl Error {
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::File { action, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn damaged(path: &Path, what: impl Into<String>) -> Self {
+        Self::Damaged { path: path.to_owned(), what: what.into() }
+    }
+
     /// What to do about it, where there is something to do.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -43,7 +76,23 @@ impl Error {
                 ))
             }
             Self::TooManyDocuments { .. } => Some("split the input and deduplicate the parts".to_owned()),
-            Self::Ngram { .. }
+            Self::OtherParameters { .. } => {
+                Some("give the same options, or another directory for another index".to_owned())
+            }
+            Self::Damaged { .. } => Some(
+                "restore the index from a copy, or make it anew from its documents with another directory"
+                    .to_owned(),
+            ),
+            Self::IndexInUse { .. } => Some("wait for it to end".to_owned()),
+            Self::NoIndex { .. } => Some("name an empty directory, or one that does not exist".to_owned()),
+            Self::File { .. }
+            | Self::OtherFormat { .. }
+            | Self::NoDocuments
+            | Self::FalsePositiveRate { .. }
+            | Self::MaxRepeated { .. }
+            | Self::IndexOfUnits
+            | Self::Memory { .. }
+            | Self::Ngram { .. }
             | Self::Bands { .. }
             | Self::Rows { .. }
             | Self::NoCandidates

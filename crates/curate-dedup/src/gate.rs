@@ -1,15 +1,19 @@
 //! The half of the stage that sees documents in input order and decides.
 
+use std::collections::BTreeMap;
+
 use curate_core::{Document, Dropped, Gate, Value, Verdict};
 
 use crate::banding::match_probability;
 use crate::error::{Error, Result};
-use crate::index::{Buckets, DocNumber, MAX_DOCS};
-use crate::options::{DedupOptions, MinHashOptions};
+use crate::index::Index;
+use crate::kept::{Kept, KeptBudget};
+use crate::options::{DedupOptions, MinHashOptions, Place, Storage};
 use crate::sketch::{DedupMapper, DedupWork, Sketcher};
+use crate::spill::SpillDir;
 use crate::star::{Nearest, Star};
-use crate::store::StringStore;
 use crate::summary::{DedupSummary, MemorySummary, MinHashSummary, Tally};
+use crate::table::{DocNumber, KeyTable, MAX_DOCS};
 
 /// Checked options, ready to become the two halves of a stage.
 #[derive(Debug, Clone)]
@@ -37,26 +41,31 @@ impl Deduplicator {
     }
 
     /// The two halves, for `Stage::gated`. Lend the gate (`&mut gate`) to read its summary after the run.
-    pub fn split(self) -> (DedupMapper, DedupGate) {
-        let minhash = self.minhash.zip(self.sketcher.as_ref()).map(|(options, sketcher)| {
-            let bands = sketcher.banding().bands as usize;
-            (Star::new(options.threshold, bands, options.max_candidates_per_band), options)
-        });
-        (DedupMapper { sketcher: self.sketcher }, DedupGate::new(minhash))
+    ///
+    /// # Errors
+    /// Too little memory; an index that cannot be used, or was made with other options.
+    pub fn split(self, storage: &Storage) -> Result<(DedupMapper, DedupGate)> {
+        storage.validate()?;
+        self.split_in(storage)
+    }
+
+    pub(crate) fn split_in(self, storage: &Storage) -> Result<(DedupMapper, DedupGate)> {
+        let gate = DedupGate::new(self.minhash, storage)?;
+        Ok((DedupMapper { sketcher: self.sketcher }, gate))
     }
 }
 
 /// Keeps the first of every set of duplicates and remembers what it kept.
 ///
-/// The memory grows with each kept document as the documentation of the crate says, and with each removed one
-/// only by its id, for the first few of a cluster. At most 2^31 - 1 documents can be kept.
+/// It holds no more than its [`Storage`] says in memory, and the rest in files, which grow with each kept document as the
+/// documentation of the crate says. At most 2^32 - 1 documents can be kept.
 #[derive(Debug)]
 pub struct DedupGate {
-    /// From the lower half of a content key to the kept documents that have it.
-    exact: Buckets,
-    /// Of kept documents, by number.
-    keys: Vec<u128>,
-    ids: StringStore,
+    /// From content keys and the keys of bands to kept documents.
+    table: KeyTable,
+    kept: Kept,
+    dir: SpillDir,
+    index: Option<Index>,
     minhash: Option<(Star, MinHashOptions)>,
     tally: Tally,
     /// A buffer.
@@ -64,31 +73,60 @@ pub struct DedupGate {
 }
 
 impl DedupGate {
-    fn new(minhash: Option<(Star, MinHashOptions)>) -> Self {
-        Self {
-            exact: Buckets::default(),
-            keys: Vec::new(),
-            ids: StringStore::default(),
-            minhash,
-            tally: Tally::default(),
-            found: Vec::new(),
-        }
+    fn new(minhash: Option<MinHashOptions>, storage: &Storage) -> Result<Self> {
+        // Shares of the memory: the table needs half as much again while it grows.
+        let memory = usize::try_from(storage.memory).unwrap_or(usize::MAX);
+        let budget = KeptBudget { records: memory / 32, ids: memory / 32, sets: memory / 4 };
+        let max_members = minhash.as_ref().map_or(u32::MAX, |options| options.max_candidates_per_band);
+        let table = KeyTable::new(memory / 4, memory / 4, max_members);
+        let (dir, index, kept, table) = match &storage.place {
+            Place::TemporaryIn(parent) => {
+                (SpillDir::temporary_below(parent.clone()), None, Kept::new(budget), table)
+            }
+            Place::Index(path) => {
+                let (index, kept, table) = Index::open(path, parameters(minhash.as_ref()), budget, table)?;
+                (index.dir(), Some(index), kept, table)
+            }
+        };
+        let minhash = minhash.map(|options| (Star::new(options.threshold, options.verify), options));
+        let tally = Tally::new(memory / 32);
+        Ok(Self { table, kept, dir, index, minhash, tally, found: Vec::new() })
     }
 
     /// What was found so far.
-    pub fn summary(&self) -> DedupSummary {
-        let Self { ids, tally, .. } = self;
-        let kept = ids.len() as u64;
-        DedupSummary {
-            documents: kept + tally.exact_duplicates + tally.near_duplicates,
-            kept,
+    ///
+    /// # Errors
+    /// What is in files could not be read.
+    pub fn summary(&self) -> Result<DedupSummary> {
+        let Self { kept, tally, .. } = self;
+        let indexed = self.index.as_ref().map_or(0, Index::documents);
+        let kept_now = u64::from(kept.len() - indexed);
+        Ok(DedupSummary {
+            documents: kept_now + tally.exact_duplicates + tally.near_duplicates,
+            kept: kept_now,
+            indexed: self.index.is_some().then_some(indexed.into()),
             exact_duplicates: tally.exact_duplicates,
             near_duplicates: tally.near_duplicates,
             minhash: self.minhash_summary(),
             clusters: tally.clusters(),
-            biggest_clusters: tally.biggest_clusters(ids),
+            biggest_clusters: tally.biggest_clusters(|doc| kept.id(doc))?,
             sources: tally.sources.clone(),
             memory: self.memory(),
+            disk_bytes: self.table.disk()
+                + kept.stores().iter().map(|store| store.disk()).sum::<u64>()
+                + tally.disk(),
+        })
+    }
+
+    /// Adds what was kept to the index, if there is one. Call it when the output is complete: a run that is killed before
+    /// can be repeated, with the same answer.
+    ///
+    /// # Errors
+    /// The index could not be written; it is then as it was before.
+    pub fn commit(&mut self) -> Result<()> {
+        match &mut self.index {
+            Some(index) => index.commit(&mut self.kept, &mut self.table, &mut self.dir),
+            None => Ok(()),
         }
     }
 
@@ -96,53 +134,54 @@ impl DedupGate {
         let (star, options) = self.minhash.as_ref()?;
         let banding = options.banding().expect("checked when the gate was made");
         let counts = star.counts();
+        let verified = star.verifies().then_some(counts.verified);
         Some(MinHashSummary {
             options: options.clone(),
             match_probability_at_threshold: match_probability(options.threshold, banding.bands, banding.rows),
             candidates: counts.candidates,
-            verified: counts.verified,
-            candidate_precision: (counts.candidates > 0)
-                .then(|| counts.verified as f64 / counts.candidates as f64),
+            verified,
+            candidate_precision: verified
+                .filter(|_| counts.candidates > 0)
+                .map(|verified| verified as f64 / counts.candidates as f64),
             skipped_comparisons: counts.skipped,
             jaccard_histogram: self.tally.histogram(),
         })
     }
 
     fn memory(&self) -> MemorySummary {
-        let star = self.minhash.as_ref().map(|(star, _)| star);
-        let mut memory = MemorySummary {
-            exact_keys: self.exact.bytes() + (self.keys.capacity() * size_of::<u128>()) as u64,
-            band_tables: star.map_or(0, Star::band_table_bytes),
-            shingle_sets: star.map_or(0, Star::shingle_bytes),
-            ids: self.ids.bytes(),
-            clusters: self.tally.bytes(),
-            total: 0,
-        };
-        memory.total =
-            memory.exact_keys + memory.band_tables + memory.shingle_sets + memory.ids + memory.clusters;
-        memory
+        let [records, ids, sets] = self.kept.stores().map(|store| store.memory());
+        let (keys, clusters) = (self.table.memory(), self.tally.memory());
+        let total = keys + records + ids + sets + clusters;
+        MemorySummary { keys, records, ids, shingle_sets: sets, clusters, total }
     }
 
     fn decide(&mut self, doc: &Document<'_>, work: DedupWork) -> Result<Verdict> {
         let DedupWork { key, sketch } = work;
-        if let Some(original) = self.kept_with_key(key) {
-            self.tally.exact_duplicate(doc.id(), doc.source(), original);
-            return Ok(self.exact_duplicate(original));
+        if let Some(original) = self.kept_with_key(key)? {
+            self.tally.exact_duplicate(doc.id(), doc.source(), original, &mut self.dir)?;
+            return self.exact_duplicate(original);
         }
-        if let (Some((star, _)), Some(sketch)) = (&mut self.minhash, &sketch)
-            && let Some(nearest) = star.nearest(sketch)
+        let Self { table, kept, dir, minhash, tally, .. } = self;
+        if let (Some((star, _)), Some(sketch)) = (minhash.as_mut(), &sketch)
+            && let Some(nearest) = star.nearest(sketch, table, kept)?
         {
-            self.tally.near_duplicate(doc.id(), doc.source(), nearest.doc, nearest.jaccard);
-            return Ok(self.near_duplicate(nearest));
+            tally.near_duplicate(doc.id(), doc.source(), nearest.doc, nearest.jaccard, dir)?;
+            return self.near_duplicate(nearest);
         }
-        let number = self.next_number()?;
-        self.exact.insert(key as u64, number, u32::MAX);
-        self.keys.push(key);
-        self.ids.push(doc.id());
-        if let (Some((star, _)), Some(sketch)) = (&mut self.minhash, &sketch) {
-            star.keep(number, sketch);
+        if kept.len() == MAX_DOCS {
+            return Err(Error::TooManyDocuments { limit: MAX_DOCS });
         }
-        self.tally.kept(doc.source());
+        let shingles = match (minhash.as_ref(), &sketch) {
+            (Some((star, _)), Some(sketch)) if star.verifies() => &*sketch.shingles,
+            _ => &[],
+        };
+        let number = kept.push(key, doc.id(), shingles, dir)?;
+        // Two texts of one 64-bit key and different 128-bit keys will not be met: their bucket has no limit.
+        table.insert(key as u64, number, 0, dir)?;
+        if let (Some((star, _)), Some(sketch)) = (minhash, &sketch) {
+            star.keep(number, sketch, table, dir)?;
+        }
+        tally.kept(doc.source());
         Ok(Verdict::Keep)
     }
 
@@ -150,38 +189,36 @@ impl DedupGate {
     ///
     /// Removed documents are not remembered: a copy of one is judged as it was, and its proof names a kept
     /// document.
-    fn kept_with_key(&mut self, key: u128) -> Option<DocNumber> {
+    fn kept_with_key(&mut self, key: u128) -> Result<Option<DocNumber>> {
         self.found.clear();
-        self.exact.lookup(key as u64, &mut self.found);
-        self.found.iter().copied().find(|&doc| self.keys[doc as usize] == key)
+        self.table.lookup(key as u64, &mut self.found)?;
+        for &doc in &self.found {
+            if self.kept.key(doc)? == key {
+                return Ok(Some(doc));
+            }
+        }
+        Ok(None)
     }
 
-    fn next_number(&self) -> Result<DocNumber> {
-        let number = u32::try_from(self.keys.len()).ok().filter(|&number| number < MAX_DOCS);
-        number.ok_or(Error::TooManyDocuments { limit: MAX_DOCS })
-    }
-
-    fn exact_duplicate(&self, original: DocNumber) -> Verdict {
+    fn exact_duplicate(&self, original: DocNumber) -> Result<Verdict> {
         let proof = vec![
-            ("dup_of", self.id(original)),
+            ("dup_of", self.id(original)?),
             ("jaccard", Value::Number(1.0)),
             ("rule", Value::Text("exact".to_owned())),
         ];
-        Verdict::Drop(Dropped { reason: "exact_duplicate".into(), proof })
+        Ok(Verdict::Drop(Dropped { reason: "exact_duplicate".into(), proof }))
     }
 
-    fn near_duplicate(&self, nearest: Nearest) -> Verdict {
-        let proof = vec![
-            ("dup_of", self.id(nearest.doc)),
-            ("jaccard", Value::Number(nearest.jaccard)),
-            ("rule", Value::Text("minhash".to_owned())),
-            ("bands_shared", Value::Count(nearest.bands_shared)),
-        ];
-        Verdict::Drop(Dropped { reason: "near_duplicate".into(), proof })
+    fn near_duplicate(&self, nearest: Nearest) -> Result<Verdict> {
+        let mut proof = vec![("dup_of", self.id(nearest.doc)?)];
+        proof.extend(nearest.jaccard.map(|jaccard| ("jaccard", Value::Number(jaccard))));
+        proof.push(("rule", Value::Text("minhash".to_owned())));
+        proof.push(("bands_shared", Value::Count(nearest.bands_shared)));
+        Ok(Verdict::Drop(Dropped { reason: "near_duplicate".into(), proof }))
     }
 
-    fn id(&self, doc: DocNumber) -> Value {
-        Value::Text(self.ids.get(doc as usize).to_owned())
+    fn id(&self, doc: DocNumber) -> Result<Value> {
+        self.kept.id(doc).map(Value::Text)
     }
 }
 
@@ -191,4 +228,16 @@ impl Gate for DedupGate {
     fn admit(&mut self, doc: &mut Document<'_>, work: DedupWork) -> curate_core::Result<Verdict> {
         self.decide(doc, work).map_err(curate_core::Error::other)
     }
+}
+
+/// What an index must be used with, by name.
+fn parameters(minhash: Option<&MinHashOptions>) -> BTreeMap<String, serde_json::Value> {
+    let mut parameters = BTreeMap::from([("method".to_owned(), "exact".into())]);
+    if let Some(options) = minhash {
+        parameters.insert("method".to_owned(), "minhash".into());
+        if let Ok(serde_json::Value::Object(options)) = serde_json::to_value(options) {
+            parameters.extend(options);
+        }
+    }
+    parameters
 }

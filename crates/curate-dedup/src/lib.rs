@@ -29,16 +29,24 @@
 //!
 //! ```ignore
 //! let options = DedupOptions { minhash: Some(MinHashOptions::default()), ..DedupOptions::default() };
-//! let (mapper, mut gate) = Deduplicator::new(options)?.split();
+//! let storage = Storage { memory: Storage::DEFAULT_MEMORY, place: Place::TemporaryIn(std::env::temp_dir()) };
+//! let (mapper, mut gate) = Deduplicator::new(options)?.split(&storage)?;
 //! run(.., [Stage::gated("dedup", mapper, &mut gate)], ..)?;
-//! let summary = gate.summary();
+//! let summary = gate.summary()?;
 //! ```
 //!
 //! # Memory
 //!
-//! One pass, all in memory, of kept documents only: their shingle sets (8 bytes for each different shingle, about
-//! one a word), 0.5 to 1 KB of band tables (32 bands), some 60 bytes of keys and numbers, and the id. Documents in
-//! flight between mapper and gate carry their shingle sets too. [`DedupSummary`] counts the bytes.
+//! One pass, in the memory that [`Storage`] names; what does not fit goes to files, and the answer is the same. Only
+//! kept documents are remembered: 8 bytes for each different shingle (about one a word), 12 bytes for each band and for the
+//! content, a record of 40 bytes, and the id. Of these the newest are in memory; the keys of the rest are in
+//! sorted files behind a filter that says of most documents, with one access to memory a band, that they have no
+//! candidates. Documents in flight between mapper and gate carry their shingle sets too. [`DedupSummary`] counts the bytes of
+//! memory and disk. Beyond the budget there are 32 bytes for each full bucket, about 12 for each cluster, and one fence of 8 bytes
+//! for 3 KiB of keys on disk.
+//!
+//! An index is the same files in a directory that stays ([`Place::Index`]): deduplicating A and then B with one gives
+//! what deduplicating A and B together gives.
 
 mod words;
 mod shingle;
@@ -47,10 +55,16 @@ mod similar;
 mod minhash;
 mod banding;
 mod sketch;
-mod index;
-mod store;
+mod spill;
+mod runs;
+mod table;
+mod kept;
 mod star;
 mod gate;
+mod keys;
+mod lines;
+mod bloom;
+mod index;
 mod options;
 mod summary;
 #[cfg(test)]
@@ -58,10 +72,14 @@ mod tests;
 mod error;
 
 pub use banding::{Banding, MAX_BANDS, MAX_ROWS, match_probability};
+pub use bloom::{BloomGate, BloomMapper, BloomOptions, BloomSummary};
 pub use error::{Error, Result};
 pub use gate::{DedupGate, Deduplicator};
+pub use index::{Manifest, Part, RunEntry, merge_index, verify_index};
+pub use keys::{KeyGate, KeyMapper, KeySummary, comparable_url};
+pub use lines::{Unit, UnitGate, UnitMapper, UnitOfText, UnitOptions, UnitSummary};
 pub use minhash::MinHasher;
-pub use options::{DedupOptions, MAX_NGRAM, MIN_THRESHOLD, MinHashOptions};
+pub use options::{DedupOptions, MAX_NGRAM, MIN_MEMORY, MIN_THRESHOLD, MinHashOptions, Place, Storage};
 pub use shingle::{ShingleBuffers, Shingler};
 pub use similar::{similar, similar_at_least};
 pub use sketch::{DedupMapper, DedupWork, Sketch, SketchBuffers, Sketcher};

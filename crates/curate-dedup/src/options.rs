@@ -1,5 +1,7 @@
 //! What to look for, and the checks on it.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use crate::banding::Banding;
@@ -10,6 +12,34 @@ use crate::words::Profile;
 pub const MIN_THRESHOLD: f64 = 0.1;
 /// The longest shingle; longer runs of words ask for substring deduplication.
 pub const MAX_NGRAM: usize = 64;
+
+/// The least memory that the stage works in.
+pub const MIN_MEMORY: u64 = 16 << 20;
+
+/// Where what is remembered of kept documents lies. None of this changes the answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Storage {
+    /// Bytes that the stage may use; what does not fit goes to files.
+    pub memory: u64,
+    pub place: Place,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Place {
+    /// A temporary directory in this one, made when memory is full.
+    TemporaryIn(PathBuf),
+    /// An index: what it holds has been seen before, and [`DedupGate::commit`](crate::DedupGate::commit) adds to it.
+    Index(PathBuf),
+}
+
+impl Storage {
+    /// The memory for which the default is meant to do: a million documents, or less of them on disk.
+    pub const DEFAULT_MEMORY: u64 = 256 << 20;
+
+    pub fn validate(&self) -> Result<()> {
+        if self.memory < MIN_MEMORY { Err(Error::Memory { got: self.memory }) } else { Ok(()) }
+    }
+}
 
 /// What counts as seen before.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -46,6 +76,9 @@ pub struct MinHashOptions {
     /// A bucket of one band proposes no more than this many documents: the first that were kept. The comparisons
     /// that this skips are counted in the summary.
     pub max_candidates_per_band: u32,
+    /// Compare the shingles of every candidate. Without it whatever shares a band counts as the same, the first that was
+    /// kept stands for it, and nothing is proven.
+    pub verify: bool,
 }
 
 impl Default for MinHashOptions {
@@ -60,6 +93,7 @@ impl Default for MinHashOptions {
             // Kept documents of one bucket are pairwise below the threshold or were not proposed to each other:
             // a thousand of them are a template with other contents, and their pages look like each other anyway.
             max_candidates_per_band: 1000,
+            verify: true,
         }
     }
 }
@@ -120,8 +154,8 @@ mod tests {
 
     #[test]
     fn something_must_be_asked_for() {
-        assert_eq!(DedupOptions::default().validate(), Err(Error::NothingToDo));
-        assert_eq!(DedupOptions { exact: true, minhash: None }.validate(), Ok(()));
+        assert!(matches!(DedupOptions::default().validate(), Err(Error::NothingToDo)));
+        assert!(DedupOptions { exact: true, minhash: None }.validate().is_ok());
     }
 
     #[test]

@@ -21,6 +21,11 @@ pub fn similar_at_least(threshold: f64, a: &[u64], b: &[u64]) -> Option<f64> {
     (jaccard >= threshold).then_some(jaccard)
 }
 
+/// Whether sets of these lengths can reach the threshold: their similarity is at most the ratio of the lengths.
+pub(crate) fn can_be_similar(threshold: f64, a: usize, b: usize) -> bool {
+    ratio(a.min(b), a, b) >= threshold
+}
+
 fn ratio(shared: usize, a: usize, b: usize) -> f64 {
     let all = a + b - shared;
     if all == 0 { 1.0 } else { shared as f64 / all as f64 }

@@ -1,22 +1,25 @@
 //! Star clustering: which kept document, if any, stands for this one?
 
-use crate::index::{BandIndex, DocNumber};
-use crate::similar::similar_at_least;
+use crate::error::Result;
+use crate::kept::Kept;
+use crate::similar::{can_be_similar, similar_at_least};
 use crate::sketch::Sketch;
-use crate::store::SetStore;
+use crate::spill::SpillDir;
+use crate::table::{DocNumber, KeyTable};
 
-/// The kept documents, to be searched by sketch.
+/// Searches the kept documents by sketch.
 ///
 /// Its answers are those of the definition: of all kept documents that share a band, the one of the highest exact
 /// Jaccard similarity, if that reaches the threshold. Only buckets beyond their limit are cut short, and counted.
 #[derive(Debug)]
 pub(crate) struct Star {
     threshold: f64,
-    index: BandIndex,
-    sets: SetStore,
+    verify: bool,
     counts: StarCounts,
-    /// Entries of the buckets looked at; a buffer.
+    /// What the last search found: all entries, band by band, and how many each band has. Buffers.
     entries: Vec<DocNumber>,
+    members: Vec<usize>,
+    set: Vec<u64>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -33,55 +36,83 @@ pub(crate) struct StarCounts {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Nearest {
     pub(crate) doc: DocNumber,
-    pub(crate) jaccard: f64,
+    /// `None` where nothing is verified.
+    pub(crate) jaccard: Option<f64>,
     pub(crate) bands_shared: u64,
 }
 
 impl Star {
-    pub(crate) fn new(threshold: f64, bands: usize, max_candidates_per_band: u32) -> Self {
+    pub(crate) fn new(threshold: f64, verify: bool) -> Self {
         Self {
             threshold,
-            index: BandIndex::new(bands, max_candidates_per_band),
-            sets: SetStore::default(),
+            verify,
             counts: StarCounts::default(),
             entries: Vec::new(),
+            members: Vec::new(),
+            set: Vec::new(),
         }
     }
 
-    pub(crate) fn nearest(&mut self, sketch: &Sketch) -> Option<Nearest> {
+    pub(crate) fn nearest(
+        &mut self,
+        sketch: &Sketch,
+        table: &KeyTable,
+        kept: &mut Kept,
+    ) -> Result<Option<Nearest>> {
         self.entries.clear();
-        self.counts.skipped += self.index.lookup(&sketch.band_keys, &mut self.entries);
+        self.members.clear();
+        for key in table_keys(sketch) {
+            let before = self.entries.len();
+            self.counts.skipped += u64::from(table.lookup(key, &mut self.entries)?);
+            self.members.push(self.entries.len() - before);
+        }
         self.entries.sort_unstable();
         let mut nearest: Option<Nearest> = None;
         for entries in self.entries.chunk_by(|a, b| a == b) {
-            let doc = entries[0];
+            let (doc, bands_shared) = (entries[0], entries.len() as u64);
             self.counts.candidates += 1;
-            if let Some(jaccard) = similar_at_least(self.threshold, self.sets.get(doc), &sketch.shingles) {
+            if !self.verify {
+                nearest.get_or_insert(Nearest { doc, jaccard: None, bands_shared });
+                continue;
+            }
+            let (threshold, set) = (self.threshold, &mut self.set);
+            let own = sketch.shingles.len();
+            if kept.shingles(doc, set, |len| can_be_similar(threshold, len, own))?
+                && let Some(jaccard) = similar_at_least(threshold, set, &sketch.shingles)
+            {
                 self.counts.verified += 1;
                 // Candidates come in the order they were kept, so the first of several equals stays.
-                if nearest.is_none_or(|best| jaccard > best.jaccard) {
-                    nearest = Some(Nearest { doc, jaccard, bands_shared: entries.len() as u64 });
+                if nearest.is_none_or(|best| best.jaccard < Some(jaccard)) {
+                    nearest = Some(Nearest { doc, jaccard: Some(jaccard), bands_shared });
                 }
             }
         }
-        nearest
+        Ok(nearest)
     }
 
-    /// Adds a kept document; documents are numbered as they come.
-    pub(crate) fn keep(&mut self, doc: DocNumber, sketch: &Sketch) {
-        self.index.insert(&sketch.band_keys, doc);
-        self.sets.push(&sketch.shingles);
+    /// Enters the document that was last searched for, and is kept.
+    pub(crate) fn keep(
+        &mut self,
+        doc: DocNumber,
+        sketch: &Sketch,
+        table: &mut KeyTable,
+        dir: &mut SpillDir,
+    ) -> Result<()> {
+        let keys = table_keys(sketch).zip(&self.members);
+        keys.into_iter().try_for_each(|(key, &members)| table.insert(key, doc, members, dir))
+    }
+
+    pub(crate) fn verifies(&self) -> bool {
+        self.verify
     }
 
     pub(crate) fn counts(&self) -> StarCounts {
         self.counts
     }
+}
 
-    pub(crate) fn band_table_bytes(&self) -> u64 {
-        self.index.bytes()
-    }
-
-    pub(crate) fn shingle_bytes(&self) -> u64 {
-        self.sets.bytes()
-    }
+/// The keys of the bands as the one table has them, where equal keys of two bands must not meet.
+fn table_keys(sketch: &Sketch) -> impl Iterator<Item = u64> {
+    let bands = (1u64..).zip(&sketch.band_keys);
+    bands.map(|(band, &key)| key.wrapping_add(band.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
 }

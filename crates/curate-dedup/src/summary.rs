@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::index::DocNumber;
+use crate::error::Result;
 use crate::options::MinHashOptions;
-use crate::store::StringStore;
+use crate::spill::{AppendStore, SpillDir};
+use crate::table::DocNumber;
 
 /// What a deduplication found; `documents = kept + exact_duplicates + near_duplicates`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DedupSummary {
     pub documents: u64,
     pub kept: u64,
+    /// Documents that the index held before; they are in none of the other counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub indexed: Option<u64>,
     pub exact_duplicates: u64,
     pub near_duplicates: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -24,6 +28,8 @@ pub struct DedupSummary {
     /// By source, for what has one.
     pub sources: BTreeMap<String, SourceSummary>,
     pub memory: MemorySummary,
+    /// Bytes in files at the end.
+    pub disk_bytes: u64,
 }
 
 /// How the near-duplicates were found.
@@ -35,9 +41,10 @@ pub struct MinHashSummary {
     pub match_probability_at_threshold: f64,
     /// Pairs that shared a band and were compared.
     pub candidates: u64,
-    /// Pairs of these whose exact similarity reached the threshold.
-    pub verified: u64,
-    /// `verified / candidates`, the precision of the bands; absent without candidates.
+    /// Pairs of these whose exact similarity reached the threshold; absent if nothing was verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<u64>,
+    /// `verified / candidates`, the precision of the bands; absent without either.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub candidate_precision: Option<f64>,
     /// Entries of full buckets that were not looked at: one for each document, band and kept document beyond
@@ -79,15 +86,15 @@ impl SourceSummary {
     }
 }
 
-/// Bytes held by each structure at the end, which is their peak.
+/// Bytes of memory that each structure holds at the end, which is its peak.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct MemorySummary {
-    /// Content keys of kept documents and their table.
-    pub exact_keys: u64,
-    pub band_tables: u64,
-    pub shingle_sets: u64,
-    /// Ids of kept documents.
+    /// Content keys and keys of bands: the table, the filter, and the fences of the files.
+    pub keys: u64,
+    /// Where the parts of each kept document are.
+    pub records: u64,
     pub ids: u64,
+    pub shingle_sets: u64,
     /// Cluster sizes, and the ids of a few members of each.
     pub clusters: u64,
     pub total: u64,
@@ -99,45 +106,72 @@ const BIGGEST_CLUSTERS: usize = 10;
 const SAMPLED_MEMBERS: u32 = 5;
 
 /// The running counts from which a summary is made.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tally {
     pub(crate) exact_duplicates: u64,
     pub(crate) near_duplicates: u64,
     histogram: [u64; HISTOGRAM_BINS],
-    /// For each kept document, how many were removed in its favour.
-    removed: Vec<u32>,
-    /// The first few removals of each cluster: in whose favour, and the ids.
-    sampled: Vec<DocNumber>,
-    sampled_ids: StringStore,
+    /// For kept documents in whose favour others were removed, how many.
+    removed: BTreeMap<DocNumber, u32>,
+    /// The first few removals of each cluster: in whose favour (4 bytes), the length of the id (4 bytes), the id.
+    sampled: AppendStore,
     pub(crate) sources: BTreeMap<String, SourceSummary>,
 }
 
 impl Tally {
+    /// `memory` bytes are for the ids of removed documents.
+    pub(crate) fn new(memory: usize) -> Self {
+        Self {
+            exact_duplicates: 0,
+            near_duplicates: 0,
+            histogram: [0; HISTOGRAM_BINS],
+            removed: BTreeMap::new(),
+            sampled: AppendStore::new("removed.bin", memory),
+            sources: BTreeMap::new(),
+        }
+    }
+
     pub(crate) fn kept(&mut self, source: &str) {
-        self.removed.push(0);
         self.source(source, 0);
     }
 
-    pub(crate) fn exact_duplicate(&mut self, id: &str, source: &str, dup_of: DocNumber) {
+    pub(crate) fn exact_duplicate(
+        &mut self,
+        id: &str,
+        source: &str,
+        dup_of: DocNumber,
+        dir: &mut SpillDir,
+    ) -> Result<()> {
         self.exact_duplicates += 1;
-        self.removed(id, source, dup_of);
+        self.removed(id, source, dup_of, dir)
     }
 
-    pub(crate) fn near_duplicate(&mut self, id: &str, source: &str, dup_of: DocNumber, jaccard: f64) {
+    pub(crate) fn near_duplicate(
+        &mut self,
+        id: &str,
+        source: &str,
+        dup_of: DocNumber,
+        jaccard: Option<f64>,
+        dir: &mut SpillDir,
+    ) -> Result<()> {
         self.near_duplicates += 1;
-        let bin = (jaccard * HISTOGRAM_BINS as f64) as usize;
-        self.histogram[bin.min(HISTOGRAM_BINS - 1)] += 1;
-        self.removed(id, source, dup_of);
+        if let Some(jaccard) = jaccard {
+            let bin = (jaccard * HISTOGRAM_BINS as f64) as usize;
+            self.histogram[bin.min(HISTOGRAM_BINS - 1)] += 1;
+        }
+        self.removed(id, source, dup_of, dir)
     }
 
-    fn removed(&mut self, id: &str, source: &str, dup_of: DocNumber) {
-        let removed = &mut self.removed[dup_of as usize];
+    fn removed(&mut self, id: &str, source: &str, dup_of: DocNumber, dir: &mut SpillDir) -> Result<()> {
+        let removed = self.removed.entry(dup_of).or_default();
         *removed = removed.saturating_add(1);
         if *removed <= SAMPLED_MEMBERS {
-            self.sampled.push(dup_of);
-            self.sampled_ids.push(id);
+            self.sampled.append(&dup_of.to_le_bytes(), dir)?;
+            self.sampled.append(&(id.len() as u32).to_le_bytes(), dir)?;
+            self.sampled.append(id.as_bytes(), dir)?;
         }
         self.source(source, 1);
+        Ok(())
     }
 
     fn source(&mut self, source: &str, removed: u64) {
@@ -159,14 +193,18 @@ impl Tally {
     }
 
     pub(crate) fn clusters(&self) -> u64 {
-        self.removed.iter().filter(|&&removed| removed > 0).count() as u64
+        self.removed.len() as u64
     }
 
-    pub(crate) fn biggest_clusters(&self, ids: &StringStore) -> Vec<Cluster> {
+    /// The biggest clusters; `id_of` knows the ids of kept documents.
+    pub(crate) fn biggest_clusters(
+        &self,
+        id_of: impl Fn(DocNumber) -> Result<String>,
+    ) -> Result<Vec<Cluster>> {
         let mut biggest: Vec<(u32, DocNumber)> = Vec::new();
-        for (&removed, doc) in self.removed.iter().zip(0..) {
+        for (&doc, &removed) in &self.removed {
             let full = biggest.len() == BIGGEST_CLUSTERS;
-            if removed == 0 || full && biggest.last().is_some_and(|smallest| removed <= smallest.0) {
+            if full && biggest.last().is_some_and(|smallest| removed <= smallest.0) {
                 continue;
             }
             biggest.truncate(BIGGEST_CLUSTERS - 1);
@@ -174,22 +212,32 @@ impl Tally {
             biggest.insert(place, (removed, doc));
         }
         let mut members = vec![Vec::new(); biggest.len()];
-        for (i, &dup_of) in self.sampled.iter().enumerate() {
+        let mut at = 0;
+        while at < self.sampled.len() {
+            let (mut dup_of, mut len) = ([0; 4], [0; 4]);
+            self.sampled.read(at, &mut dup_of)?;
+            self.sampled.read(at + 4, &mut len)?;
+            let (dup_of, len) = (u32::from_le_bytes(dup_of), u32::from_le_bytes(len));
             if let Some(place) = biggest.iter().position(|&(_, doc)| doc == dup_of) {
-                members[place].push(self.sampled_ids.get(i).to_owned());
+                let mut id = vec![0; len as usize];
+                self.sampled.read(at + 8, &mut id)?;
+                members[place].push(String::from_utf8_lossy(&id).into_owned());
             }
+            at += 8 + u64::from(len);
         }
-        let cluster = |((removed, doc), members): ((u32, DocNumber), _)| Cluster {
-            representative: ids.get(doc as usize).to_owned(),
-            size: u64::from(removed) + 1,
-            members,
+        let cluster = |((removed, doc), members): ((u32, DocNumber), _)| {
+            Ok(Cluster { representative: id_of(doc)?, size: u64::from(removed) + 1, members })
         };
         biggest.into_iter().zip(members).map(cluster).collect()
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        let numbers = (self.removed.capacity() + self.sampled.capacity()) * size_of::<u32>();
-        numbers as u64 + self.sampled_ids.bytes()
+    /// Bytes in memory, about: a count of a cluster takes some 12.
+    pub(crate) fn memory(&self) -> u64 {
+        12 * self.removed.len() as u64 + self.sampled.memory()
+    }
+
+    pub(crate) fn disk(&self) -> u64 {
+        self.sampled.disk()
     }
 }
 
@@ -199,16 +247,16 @@ mod tests {
 
     #[test]
     fn the_biggest_clusters_come_first_and_ties_in_input_order() {
-        let (mut tally, mut ids) = (Tally::default(), StringStore::default());
+        let parent = tempfile::tempdir().unwrap();
+        let (mut tally, mut dir) = (Tally::new(0), SpillDir::temporary_below(parent.path().to_owned()));
         let sizes = [0u32, 3, 1, 3, 0, 9, 1, 1, 1, 1, 1, 1, 2, 1];
         for (doc, &removed) in sizes.iter().enumerate() {
-            ids.push(&format!("k{doc}"));
             tally.kept("");
             for i in 0..removed {
-                tally.exact_duplicate(&format!("r{doc}.{i}"), "", doc as u32);
+                tally.exact_duplicate(&format!("r{doc}.{i}"), "", doc as u32, &mut dir).unwrap();
             }
         }
-        let found = tally.biggest_clusters(&ids);
+        let found = tally.biggest_clusters(|doc| Ok(format!("k{doc}"))).unwrap();
         let shown: Vec<(&str, u64)> = found.iter().map(|c| (c.representative.as_str(), c.size)).collect();
         let expected = [
             ("k5", 10),
@@ -230,10 +278,10 @@ mod tests {
 
     #[test]
     fn similarities_fall_into_their_bins() {
-        let mut tally = Tally::default();
-        tally.kept("");
+        let mut tally = Tally::new(0);
+        let mut dir = SpillDir::temporary_below(std::env::temp_dir());
         for twentieth in 0..=20 {
-            tally.near_duplicate("", "", 0, f64::from(twentieth) / 20.0);
+            tally.near_duplicate("", "", 0, Some(f64::from(twentieth) / 20.0), &mut dir).unwrap();
         }
         let bins = tally.histogram();
         assert_eq!(bins.len(), 20);

@@ -18,7 +18,19 @@ struct Removal {
 
 /// Runs the stage over texts; their ids are their positions. `None` = kept.
 fn dedup(options: DedupOptions, texts: &[impl AsRef<str>]) -> (Vec<Option<Removal>>, DedupSummary) {
-    let (mapper, mut gate) = Deduplicator::new(options).unwrap().split();
+    dedup_in(options, &in_memory(), texts)
+}
+
+fn in_memory() -> Storage {
+    Storage { memory: 64 << 20, place: Place::TemporaryIn(std::env::temp_dir()) }
+}
+
+fn dedup_in(
+    options: DedupOptions,
+    storage: &Storage,
+    texts: &[impl AsRef<str>],
+) -> (Vec<Option<Removal>>, DedupSummary) {
+    let (mapper, mut gate) = Deduplicator::new(options).unwrap().split_in(storage).unwrap();
     let (mut scratch, mut counters) = (SketchBuffers::default(), Counters::default());
     let mut answer: Vec<Option<Removal>> = Vec::new();
     for (position, text) in texts.iter().enumerate() {
@@ -47,7 +59,7 @@ fn dedup(options: DedupOptions, texts: &[impl AsRef<str>]) -> (Vec<Option<Remova
         };
         answer.push(removal);
     }
-    let summary = gate.summary();
+    let summary = gate.summary().unwrap();
     let kept = answer.iter().filter(|removal| removal.is_none()).count() as u64;
     assert_eq!((summary.documents, summary.kept), (texts.len() as u64, kept));
     assert_eq!(summary.kept + summary.exact_duplicates + summary.near_duplicates, summary.documents);
@@ -80,9 +92,9 @@ fn words(kind: &str, count: usize) -> Vec<String> {
 
 #[test]
 fn the_gate_can_be_lent() {
-    let (mapper, mut gate) = Deduplicator::new(minhash(0.8)).unwrap().split();
+    let (mapper, mut gate) = Deduplicator::new(minhash(0.8)).unwrap().split(&in_memory()).unwrap();
     assert_eq!(Stage::gated("dedup", mapper, &mut gate).name(), "dedup");
-    assert_eq!(gate.summary().documents, 0);
+    assert_eq!(gate.summary().unwrap().documents, 0);
 }
 
 #[test]
@@ -147,7 +159,7 @@ fn the_most_similar_kept_document_is_named() {
     assert_eq!(answer[4], removed(2, 176.0 / 216.0));
     let minhash = summary.minhash.unwrap();
     assert_eq!(minhash.jaccard_histogram, [JaccardBin { from: 0.8, count: 2 }]);
-    assert_eq!(minhash.verified, 4, "{minhash:?}");
+    assert_eq!(minhash.verified, Some(4), "{minhash:?}");
 }
 
 #[test]
@@ -224,7 +236,7 @@ fn comparisons_skipped_are_counted() {
         summary.minhash.unwrap()
     };
     let (all, few) = (run(1000), run(2));
-    assert_eq!((all.verified, all.candidate_precision), (0, Some(0.0)));
+    assert_eq!((all.verified, all.candidate_precision), (Some(0), Some(0.0)));
     assert_eq!(all.skipped_comparisons, 0);
     assert!(few.candidates < all.candidates, "{few:?}");
     // An entry that is hidden in one band may show in another, so what is hidden is more than what is not compared.
@@ -236,7 +248,7 @@ fn the_summary_as_json() {
     let (_, summary) = dedup(minhash(0.8), &["a b c d e f", "A b c d e f", "a b c d e f", "g"]);
     let mut json = serde_json::to_value(&summary).unwrap();
     let memory = json.as_object_mut().unwrap().remove("memory").unwrap();
-    let parts = ["exact_keys", "band_tables", "shingle_sets", "ids", "clusters"];
+    let parts = ["keys", "records", "ids", "shingle_sets", "clusters"];
     let sum: u64 = parts.iter().map(|part| memory[part].as_u64().unwrap()).sum();
     assert_eq!(memory["total"], sum);
     let probability = match_probability(0.8, 32, 7);
@@ -247,7 +259,7 @@ fn the_summary_as_json() {
             "minhash": {
                 "options": {
                     "threshold": 0.8, "bands": 32, "rows": 7, "ngram": 5, "profile": "curate-1", "seed": 1,
-                    "max_candidates_per_band": 1000,
+                    "max_candidates_per_band": 1000, "verify": true,
                 },
                 "match_probability_at_threshold": probability,
                 "candidates": 1, "verified": 1, "candidate_precision": 1.0, "skipped_comparisons": 0,
@@ -256,8 +268,87 @@ fn the_summary_as_json() {
             "clusters": 1,
             "biggest_clusters": [{ "representative": "0", "size": 3, "members": ["1", "2"] }],
             "sources": { "even": { "documents": 2, "removed": 1 }, "odd": { "documents": 2, "removed": 1 } },
+            "disk_bytes": 0,
         })
     );
+}
+
+#[test]
+fn the_answer_does_not_depend_on_memory() {
+    // Copies, near copies, and a template whose buckets fill up; enough entries for a dozen runs of the smallest table.
+    let mut texts = Vec::new();
+    for n in 0..700 {
+        let own = words(&format!("w{}x", n % 500), 40 + n % 23);
+        let mut text = own.join(" ");
+        if n % 3 == 0 {
+            text.push_str(" and more");
+        }
+        texts.push(text);
+        texts.push(format!("{} {n}", words("template", 60).join(" ")));
+    }
+    let options = |limit| {
+        let minhash = MinHashOptions { max_candidates_per_band: limit, ..MinHashOptions::default() };
+        DedupOptions { exact: true, minhash: Some(MinHashOptions { threshold: 0.97, ..minhash }) }
+    };
+    for limit in [3, 1000] {
+        let (expected, whole) = dedup(options(limit), &texts);
+        assert_eq!(whole.disk_bytes, 0);
+        for memory in [0, 1 << 20] {
+            let place = Place::TemporaryIn(std::env::temp_dir());
+            let (answer, summary) = dedup_in(options(limit), &Storage { memory, place }, &texts);
+            assert!(answer == expected, "with {memory} bytes and {limit} candidates");
+            assert!(memory > 0 || summary.disk_bytes > 100_000, "{summary:?}");
+            let part = |s: &DedupSummary| (s.minhash.clone(), s.biggest_clusters.clone(), s.clusters);
+            assert_eq!(part(&summary), part(&whole));
+        }
+    }
+}
+
+#[test]
+fn an_index_and_then_more_is_all_at_once() {
+    let texts: Vec<String> =
+        (0..900).map(|n| words(&format!("w{}x", n * 7 % 400), 30 + n % 3).join(" ")).collect();
+    let (expected, _) = dedup(minhash(0.8), &texts);
+    for memory in [0, 64 << 20] {
+        let parent = tempfile::tempdir().unwrap();
+        let storage = Storage { memory, place: Place::Index(parent.path().join("index")) };
+        let mut answer = Vec::new();
+        for part in [0..300, 300..300, 300..310, 310..900] {
+            // What is not committed is as if it had not been.
+            for commit in [false, true] {
+                let (mapper, mut gate) = Deduplicator::new(minhash(0.8)).unwrap().split_in(&storage).unwrap();
+                let (mut scratch, mut counters) = (SketchBuffers::default(), Counters::default());
+                let mut found = Vec::new();
+                for position in part.clone() {
+                    let mut doc = Document::new(b"", position.to_string(), "", texts[position].as_str());
+                    let Work::Pending(work) = mapper.map(&mut doc, &mut scratch, &mut counters) else {
+                        panic!("the mapper decides nothing");
+                    };
+                    found.push(match gate.admit(&mut doc, work).unwrap() {
+                        Verdict::Keep => None,
+                        Verdict::Drop(dropped) => Some(dropped.proof[0].1.clone()),
+                    });
+                }
+                if commit {
+                    answer.extend(found);
+                    gate.commit().unwrap();
+                    assert!(Deduplicator::new(minhash(0.8)).unwrap().split_in(&storage).is_err(), "in use");
+                }
+            }
+        }
+        let named: Vec<Option<Value>> =
+            expected.iter().map(|r| r.as_ref().map(|r| Value::Text(r.dup_of.to_string()))).collect();
+        assert!(answer == named, "with {memory} bytes");
+        let path = parent.path().join("index");
+        let (manifest, faults) = verify_index(&path).unwrap();
+        assert!(faults.is_empty(), "{faults:?}");
+        assert_eq!(manifest.documents as usize, named.iter().filter(|n| n.is_none()).count());
+        let merged = merge_index(&path).unwrap();
+        assert_eq!(merged.runs.len(), 1);
+        assert!(verify_index(&path).unwrap().1.is_empty());
+        let other = Deduplicator::new(minhash(0.7)).unwrap().split_in(&storage).map(|_| ()).unwrap_err();
+        assert!(other.to_string().ends_with("was made with bands 32, not 42"), "{other}");
+    }
 }
 
 /// The definition, pair by pair, on owned words.

@@ -552,7 +552,7 @@ mod tests {
     #[test]
     fn profiles_are_called_by_name() {
         for profile in Profile::ALL {
-            assert_eq!(profile.name().parse(), Ok(profile));
+            assert_eq!(profile.name().parse().ok(), Some(profile));
         }
         let error = "datatrove".parse::<Profile>().unwrap_err();
         assert_eq!(error.to_string(), "unknown profile \"datatrove\": expected curate-1 or raw");

@@ -36,6 +36,6 @@ pub use numbers::{NumberLayout, NumberReader, NumberWriter};
 pub use output::{AtomicFile, Output, write_atomically};
 pub use page::{Extraction, Extractor, MainText, Page};
 pub use reader::TextSplit;
-pub use records::Records;
+pub use records::{Records, field_of};
 pub use sink::{DocumentSink, DropLog, DropLogStyle};
 pub use spool::{Run, SpoolReader, SpoolWriter, copy_decompressed};

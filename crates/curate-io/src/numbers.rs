@@ -480,7 +480,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let check = |name: &str, bytes: &[u8], expected: &str| {
             let path = dir.path().join(name);
-            std::fs::write(&path, bytes).unwrap();
+            crate::write_atomically(&path, bytes).unwrap();
             let open = NumberReader::open(&path, |_| ()).and_then(|mut reader| reader.advance());
             let error = open.unwrap_err();
             let cause = std::error::Error::source(&error).map_or(String::new(), ToString::to_string);

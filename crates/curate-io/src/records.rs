@@ -81,6 +81,23 @@ impl Records {
     }
 }
 
+/// The value of a document's field as text: the content of a string, or a number, `true`, `false`, an object or an array as
+/// it is written. `None` if there is none, or it is `null`.
+pub fn field_of(doc: &Document<'_>, path: &FieldPath) -> Option<String> {
+    let built;
+    let record = match doc.fields().strip_prefix(',') {
+        Some(members) => {
+            built = format!("{{{members}}}");
+            built.as_bytes()
+        }
+        None if doc.text_span().is_some() => doc.raw(),
+        None => return None,
+    };
+    let [found] = json::find(record, [path]).ok()?;
+    let value = json::identifier(record, &found?, path).ok()?;
+    (value != "null").then(|| value.into_owned())
+}
+
 /// The id of a record that has none: where it stands.
 pub(crate) fn made_up_id(record: Record<'_>) -> String {
     format!("{}:{}", record.origin, record.ordinal + 1)
@@ -268,6 +285,20 @@ mod tests {
         let mut out = Vec::new();
         codec.write(&doc, &mut out);
         assert_eq!(out, b"{\"id\":\"in.jsonl\",\"text\":\"a\\n\\\"b\\\"\"}\n");
+    }
+
+    #[test]
+    fn fields_are_found_wherever_a_document_has_them() {
+        let record_of = record(br#"{"text":"x","n":1,"m":{"url":"a\u0062"},"z":null}"#, Format::JsonLines);
+        for codec in [Records::new("text", "id").unwrap(), Records::new("text", "id").unwrap().canonical()] {
+            let doc = document(codec.parse(record_of));
+            let field = |path: &str| field_of(&doc, &FieldPath::parse(path).unwrap());
+            assert_eq!(field("m.url").as_deref(), Some("ab"));
+            assert_eq!(field("n").as_deref(), Some("1"));
+            assert_eq!((field("z"), field("m.no"), field("no")), (None, None, None));
+        }
+        let doc = document(Records::new("text", "id").unwrap().parse(record(b"plain", Format::Text)));
+        assert_eq!(field_of(&doc, &FieldPath::parse("url").unwrap()), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -97,7 +98,7 @@ fn append_reason(line: &mut Vec<u8>, dropped: &Dropped) {
 pub struct DocumentSink {
     kept: Option<Kept>,
     /// Logs of drops, each with the number of the stage in the chain that it belongs to.
-    logs: Vec<(usize, DropLog)>,
+    logs: Vec<(Range<usize>, DropLog)>,
     /// The beginning of a line whose end has not come yet.
     partial: Vec<u8>,
 }
@@ -139,9 +140,9 @@ impl DocumentSink {
         Self::default()
     }
 
-    /// Also writes what stage number `stage` drops to `log`.
-    pub fn add_log(&mut self, stage: usize, log: DropLog) {
-        self.logs.push((stage, log));
+    /// Also writes what the stages of these numbers drop to `log`.
+    pub fn add_log(&mut self, stages: Range<usize>, log: DropLog) {
+        self.logs.push((stages, log));
     }
 
     /// Completes all files.
@@ -190,7 +191,10 @@ impl Sink for DocumentSink {
         if let Some(Kept::Directory(directory)) = &mut self.kept {
             directory.dropped(stage, doc, dropped)?;
         }
-        self.logs.iter_mut().filter(|(at, _)| *at == stage).try_for_each(|(_, log)| log.write(doc, dropped))
+        self.logs
+            .iter_mut()
+            .filter(|(stages, _)| stages.contains(&stage))
+            .try_for_each(|(_, log)| log.write(doc, dropped))
     }
 
     fn malformed(&mut self, _raw: &[u8], _malformed: &Malformed) -> curate_core::Result<()> {
@@ -514,8 +518,8 @@ mod tests {
             ],
         };
         let mut sink = DocumentSink::nowhere();
-        sink.add_log(1, DropLog::create(&dir.join("r.jsonl"), DropLogStyle::Documents, "clean").unwrap());
-        sink.add_log(1, DropLog::create(&dir.join("p.jsonl"), DropLogStyle::Proofs, "clean").unwrap());
+        sink.add_log(1..2, DropLog::create(&dir.join("r.jsonl"), DropLogStyle::Documents, "clean").unwrap());
+        sink.add_log(1..2, DropLog::create(&dir.join("p.jsonl"), DropLogStyle::Proofs, "clean").unwrap());
         sink.dropped(1, &doc, &dropped).unwrap();
         sink.dropped(0, &doc, &dropped).unwrap();
         sink.finish().unwrap();

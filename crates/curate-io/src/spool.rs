@@ -43,7 +43,7 @@ impl SpoolWriter {
 
     /// Also writes what stage number `stage` drops to `log`.
     pub fn add_log(&mut self, stage: usize, log: DropLog) {
-        self.logs.add_log(stage, log);
+        self.logs.add_log(stage..stage + 1, log);
     }
 
     /// Completes the file and its logs.

@@ -6,13 +6,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use curate_clean::Cleaner;
-use curate_core::{Report, RunOptions, Sink, Source, Stage};
-use curate_dedup::{DedupGate, DedupMapper};
+use curate_clean::decontaminate::Decontaminator;
+use curate_core::{Document, Report, RunOptions, Sink, Source, Stage};
+use curate_dedup::{
+    BloomGate, BloomMapper, DedupGate, DedupMapper, KeyGate, KeyMapper, UnitGate, UnitMapper,
+};
 use curate_io::{DocumentSink, DropLog, DropLogStyle, Inputs, Progress, Records, Resolved, resolve};
 use curate_tokenize::{CountMapper, EncodeMapper, Tokenizer, WordCounter};
 use serde_json::Value;
 
 use crate::cli::{OutputOptions, StreamOptions};
+use crate::commands::decontaminate::{self, LeakGate};
 use crate::commands::read::ReadOptions;
 use crate::commands::tokenize::TokenEnd;
 use crate::failure::{Exit, Result};
@@ -25,6 +29,8 @@ use crate::usage::usage;
 pub(crate) struct Link {
     pub(crate) kind: Kind,
     pub(crate) logs: Vec<(PathBuf, DropLogStyle)>,
+    /// How many links, from this one on, write to its logs.
+    pub(crate) covers: usize,
     /// The options that made it, for the report.
     pub(crate) parameters: Value,
 }
@@ -33,6 +39,11 @@ pub(crate) struct Link {
 pub(crate) enum Kind {
     Clean(Box<Cleaner>),
     Dedup(DedupMapper, Box<DedupGate>),
+    /// Deduplication by a key, by lines or paragraphs, and by a Bloom filter; each with its name.
+    Key(KeyMapper<OfDocument<Option<String>>>, Box<KeyGate>),
+    Units(&'static str, UnitMapper<OfDocument<String>>, Box<UnitGate>),
+    Bloom(Box<BloomGate>),
+    Decontaminate(Box<Decontaminator>, Box<LeakGate>),
     Tokenize(Box<Tokenizer>, Box<TokenEnd>),
     CountWords(Box<WordCounter>),
     /// One that only its command knows.
@@ -53,11 +64,18 @@ pub(crate) trait View {
     fn finish(&mut self) -> Result<Vec<Extra>>;
 }
 
+/// Something that a document is asked for.
+pub(crate) type OfDocument<T> = Box<dyn Fn(&Document<'_>) -> T + Sync + Send>;
+
 impl Kind {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Clean(_) => "clean",
             Self::Dedup(..) => "dedup",
+            Self::Key(..) => "dedup_key",
+            Self::Units(name, ..) => name,
+            Self::Bloom(..) => "dedup_bloom",
+            Self::Decontaminate(..) => "decontaminate",
             Self::Tokenize(..) => "tokenize",
             Self::CountWords(_) => "count_words",
             Self::View(view) => view.name(),
@@ -78,6 +96,10 @@ impl Kind {
         match self {
             Self::Clean(cleaner) => Stage::filter(name, &**cleaner),
             Self::Dedup(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
+            Self::Key(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
+            Self::Units(_, mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
+            Self::Bloom(gate) => Stage::gated(name, BloomMapper, &mut **gate),
+            Self::Decontaminate(mapper, gate) => Stage::gated(name, &**mapper, &mut **gate),
             Self::Tokenize(tokenizer, end) => Stage::gated(name, EncodeMapper::new(tokenizer), &mut **end),
             Self::CountWords(counter) => Stage::filter(name, CountMapper::new(counter)),
             Self::View(view) => view.stage(),
@@ -117,6 +139,7 @@ impl Chain<'_> {
         let progress = inputs.progress();
         let pass = Pass { command: self.command, stream: self.stream, progress };
         let report = pass.run(inputs, &codec, &mut self.links, &mut sink)?;
+        decontaminate::check_removed(&mut self.links, &report)?;
         sink.finish()?;
         let extras = finish(&mut self.links)?;
         let summary = Summary {
@@ -153,7 +176,7 @@ pub(crate) fn document_sink(ending: &Ending, roots: Vec<PathBuf>, links: &[Link]
     };
     for (i, link) in links.iter().enumerate() {
         for (path, style) in &link.logs {
-            sink.add_log(i, DropLog::create(path, *style, link.kind.name())?);
+            sink.add_log(i..i + link.covers, DropLog::create(path, *style, link.kind.name())?);
         }
     }
     Ok(sink)

@@ -8,8 +8,8 @@ use curate_io::{Destination, Format, OutputFormat};
 use serde::Serialize;
 
 use crate::commands::{
-    clean, completions, dedup, generate, inspect, pack, read, run, stats, tokenize, train_tokenizer, trainer,
-    verify,
+    clean, completions, decontaminate, dedup, generate, inspect, pack, read, run, stats, tokenize,
+    train_tokenizer, trainer, verify,
 };
 use crate::failure::{Failure, Result};
 use crate::ui::{LogFormat, ProgressWhen};
@@ -23,7 +23,7 @@ use crate::ui::{LogFormat, ProgressWhen};
 ///   curate train shards/ && curate eval run/
 ///
 /// The output never depends on the number of threads.
-/// Exit codes: 0 done, 1 finished but too many malformed records, 2 could not run.
+/// Exit codes: 0 done, 1 something is wrong with the data (too many records malformed, or removed), 2 could not run.
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -36,6 +36,7 @@ pub(crate) enum Command {
     Read(read::ReadCommand),
     Clean(Box<clean::CleanCommand>),
     Dedup(dedup::DedupCommand),
+    Decontaminate(decontaminate::DecontaminateCommand),
     TrainTokenizer(train_tokenizer::TrainTokenizerCommand),
     Tokenize(tokenize::TokenizeCommand),
     Pack(pack::PackCommand),
@@ -275,7 +276,7 @@ pub(crate) fn byte_size(text: &str) -> std::result::Result<usize, String> {
 }
 
 /// Parses a share of the whole, 0 to 1.
-fn ratio(text: &str) -> std::result::Result<f64, String> {
+pub(crate) fn ratio(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
         _ => Err(format!("expected a number from 0 to 1, found {text:?}")),

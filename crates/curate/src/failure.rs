@@ -114,6 +114,7 @@ fn hint_of(error: &(dyn StdError + Send + Sync + 'static)) -> Option<String> {
     error
         .downcast_ref::<IoError>()
         .and_then(IoError::hint)
+        .or_else(|| error.downcast_ref::<curate_dedup::Error>().and_then(curate_dedup::Error::hint))
         .or_else(|| error.downcast_ref::<curate_shards::Error>().and_then(curate_shards::Error::hint))
         .or_else(|| error.downcast_ref::<curate_tokenize::Error>().and_then(curate_tokenize::Error::hint))
 }

@@ -120,6 +120,7 @@ impl CleanOptions {
     fn link(&self, kind: Kind) -> Result<Link> {
         Ok(Link {
             kind,
+            covers: 1,
             logs: self.rejects.iter().map(|path| (path.clone(), DropLogStyle::Documents)).collect(),
             parameters: parameters(self),
         })

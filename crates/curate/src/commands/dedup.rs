@@ -2,16 +2,23 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use curate_dedup::{DedupOptions, Deduplicator, MinHashOptions, Profile};
-use curate_io::DropLogStyle;
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use curate_core::Document;
+use curate_dedup::{
+    BloomGate, BloomOptions, BloomSummary, DedupOptions, DedupSummary, Deduplicator, KeyGate, KeyMapper,
+    KeySummary, Manifest, MinHashOptions, Place, Profile, Storage, Unit, UnitGate, UnitMapper, UnitOptions,
+    UnitSummary, comparable_url, merge_index, verify_index,
+};
+use curate_io::{DropLogStyle, FieldPath, field_of};
 use serde::Serialize;
+use serde_json::json;
 
-use crate::chain::{Chain, Ending, Kind, Link, parameters};
-use crate::cli::{OutputOptions, StreamOptions};
+use crate::chain::{Chain, Ending, Kind, Link, OfDocument, parameters};
+use crate::cli::{OutputOptions, StreamOptions, byte_size};
 use crate::commands::read::ReadOptions;
 use crate::failure::{Exit, Result};
-use crate::summary::{Extra, thousands};
+use crate::summary::{Extra, bytes, thousands};
+use crate::ui;
 
 /// Drop documents that repeat an earlier one, exactly or nearly, each with its proof
 ///
@@ -19,12 +26,19 @@ use crate::summary::{Extra, thousands};
 /// document reaches --threshold: candidates are found by MinHash bands, and every one is verified. Nothing is
 /// removed for resembling a document that was itself removed.
 ///
-/// Memory grows with the kept documents: about 8 bytes a distinct word 5-gram and a few hundred bytes a document.
+/// What is remembered of kept documents fills --memory first, then files: about 8 bytes a distinct word 5-gram and 450
+/// bytes a document. The output does not depend on it. With --index it stays: a second run does not keep what the
+/// first one kept, and names the older document.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst"
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst\n  curate dedup --minhash --index seen/ dump-2.jsonl.zst -o new.jsonl.zst"
 )]
 pub(crate) struct DedupCommand {
+    #[command(subcommand)]
+    action: Option<Action>,
+
     #[command(flatten)]
     stage: DedupStage,
 
@@ -35,17 +49,73 @@ pub(crate) struct DedupCommand {
     output: OutputOptions,
 }
 
+#[derive(Subcommand)]
+enum Action {
+    /// Look after an index
+    #[command(subcommand)]
+    Index(IndexAction),
+}
+
+#[derive(Subcommand)]
+enum IndexAction {
+    /// What an index holds, as JSON
+    Stat { dir: PathBuf },
+    /// Check every byte of an index against its manifest
+    Verify { dir: PathBuf },
+    /// Make one sorted file of all keys, for faster look-ups
+    Merge { dir: PathBuf },
+}
+
 /// The options of the stage itself.
 #[derive(Args, Debug, Clone, Serialize)]
 #[group(skip)]
+#[command(group(ArgGroup::new("what").args(["exact", "minhash", "key", "lines", "paragraphs", "bloom"]).multiple(true).required(true)))]
 pub(crate) struct DedupStage {
     /// Drop texts that are equal up to white space
-    #[arg(long, required_unless_present = "minhash")]
+    #[arg(long)]
     exact: bool,
 
     /// Drop near-duplicates (and exact ones first)
     #[arg(long)]
     minhash: bool,
+
+    /// Drop documents that have this field in common with an earlier one; `url` compares addresses, not spellings
+    #[arg(long, value_name = "FIELD")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+
+    /// Cut lines that an earlier document has
+    #[arg(long)]
+    lines: bool,
+
+    /// Cut paragraphs that an earlier document has
+    #[arg(long)]
+    paragraphs: bool,
+
+    /// Compare lines and paragraphs with those of the same host (of `url` or `metadata.url`) only
+    #[arg(long)]
+    per_host: bool,
+
+    /// Compare lines and paragraphs without regard to case
+    #[arg(long)]
+    ignore_case: bool,
+
+    /// Leave lines and paragraphs of fewer characters alone
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    min_chars: usize,
+
+    /// Drop a document of which more than this share was cut
+    #[arg(long, value_name = "RATIO", default_value_t = 0.8)]
+    max_repeated: f64,
+
+    /// Drop equal texts by a Bloom filter for so many documents: little memory, and some that are no copies go too
+    #[arg(long, value_name = "DOCUMENTS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bloom: Option<u64>,
+
+    /// The share of new documents that a full Bloom filter takes for copies
+    #[arg(long, value_name = "RATE", default_value_t = 1e-4)]
+    bloom_rate: f64,
 
     /// Jaccard similarity of word n-grams from which two documents are near-duplicates
     #[arg(long, value_name = "J", default_value_t = 0.8)]
@@ -71,6 +141,25 @@ pub(crate) struct DedupStage {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
+    /// Memory for what is remembered of kept documents; what does not fit goes to files
+    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = byte_size)]
+    #[serde(skip)]
+    memory: usize,
+
+    /// Where those files go while the command runs [default: the system's directory for temporary files]
+    #[arg(long, value_name = "DIR", conflicts_with = "index")]
+    #[serde(skip)]
+    temp_dir: Option<PathBuf>,
+
+    /// Remember what is kept in this directory, and do not keep what it remembers
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<PathBuf>,
+
+    /// What is asked of a candidate
+    #[arg(long, value_name = "HOW", default_value = "jaccard")]
+    verify: Verify,
+
     /// Write a line with the proof of each removal here: {"id","reason","dup_of","jaccard",…}
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -93,9 +182,87 @@ enum ProfileName {
     Raw,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verify {
+    /// The exact Jaccard similarity with the kept document
+    Jaccard,
+    /// Nothing: to share a band is enough, as in tools that do not verify
+    None,
+}
+
 impl DedupStage {
-    pub(crate) fn prepare(&self) -> Result<Link> {
-        let minhash = self.minhash.then(|| MinHashOptions {
+    /// The links of the stage, the cheap ones first: what they drop need not be looked at again.
+    pub(crate) fn prepare(&self) -> Result<Vec<Link>> {
+        let mut kinds = Vec::new();
+        let units = [(self.paragraphs, Unit::Paragraph), (self.lines, Unit::Line)];
+        let units: Vec<Unit> =
+            units.into_iter().filter(|(wanted, _)| *wanted).map(|(_, unit)| unit).collect();
+        let contents = self.exact || self.minhash;
+        let exact_first = self.minhash && !units.is_empty();
+        let parts =
+            usize::from(self.key.is_some()) + units.len() + usize::from(contents) + usize::from(exact_first);
+        let memory = (self.memory / parts.max(1)) as u64;
+        let temporary = Storage {
+            memory,
+            place: Place::TemporaryIn(self.temp_dir.clone().unwrap_or_else(std::env::temp_dir)),
+        };
+        let storage = match &self.index {
+            Some(path) => Storage { memory, place: Place::Index(path.clone()) },
+            None => temporary.clone(),
+        };
+        if let Some(key) = &self.key {
+            kinds.push(Kind::Key(KeyMapper::new(key_of(key)?), Box::new(KeyGate::new(key, &temporary)?)));
+        }
+        if let Some(documents) = self.bloom {
+            let options = BloomOptions { documents, false_positive_rate: self.bloom_rate };
+            kinds.push(Kind::Bloom(Box::new(BloomGate::new(options)?)));
+        }
+        // Whole copies are called copies, and not documents whose lines are all repeated.
+        if exact_first {
+            let (mapper, gate) =
+                Deduplicator::new(DedupOptions { exact: true, minhash: None })?.split(&temporary)?;
+            kinds.push(Kind::Dedup(mapper, Box::new(gate)));
+        }
+        let exact_now = contents && !self.minhash;
+        if exact_now {
+            kinds.push(self.contents(None, &storage)?);
+        }
+        for unit in units {
+            let name = if unit == Unit::Line { "dedup_lines" } else { "dedup_paragraphs" };
+            let options = UnitOptions {
+                unit,
+                per_host: self.per_host,
+                ignore_case: self.ignore_case,
+                min_chars: self.min_chars,
+                max_repeated: self.max_repeated,
+            };
+            let mapper = UnitMapper::new(options, host_of()?)?;
+            kinds.push(Kind::Units(name, mapper, Box::new(UnitGate::new(options, &temporary)?)));
+        }
+        if self.minhash {
+            kinds.push(self.contents(Some(self.minhash_options()), &storage)?);
+        }
+        let removed = self.removed.iter().map(|path| (path.clone(), DropLogStyle::Proofs));
+        let rejects = self.rejects.iter().map(|path| (path.clone(), DropLogStyle::Documents));
+        let mut logs: Vec<_> = removed.chain(rejects).collect();
+        let count = kinds.len();
+        let links = kinds.into_iter().enumerate().map(|(i, kind)| Link {
+            kind,
+            logs: std::mem::take(&mut logs),
+            covers: count - i,
+            parameters: if i + 1 == count { parameters(self) } else { serde_json::Value::Null },
+        });
+        Ok(links.collect())
+    }
+
+    fn contents(&self, minhash: Option<MinHashOptions>, storage: &Storage) -> Result<Kind> {
+        let (mapper, gate) = Deduplicator::new(DedupOptions { exact: true, minhash })?.split(storage)?;
+        Ok(Kind::Dedup(mapper, Box::new(gate)))
+    }
+
+    fn minhash_options(&self) -> MinHashOptions {
+        MinHashOptions {
             threshold: self.threshold,
             bands: self.bands,
             rows: self.rows,
@@ -105,42 +272,130 @@ impl DedupStage {
                 ProfileName::Raw => Profile::Raw,
             },
             seed: self.seed,
+            verify: self.verify == Verify::Jaccard,
             ..MinHashOptions::default()
-        });
-        let (mapper, gate) = Deduplicator::new(DedupOptions { exact: true, minhash })?.split();
-        let removed = self.removed.iter().map(|path| (path.clone(), DropLogStyle::Proofs));
-        let rejects = self.rejects.iter().map(|path| (path.clone(), DropLogStyle::Documents));
-        Ok(Link {
-            kind: Kind::Dedup(mapper, Box::new(gate)),
-            logs: removed.chain(rejects).collect(),
-            parameters: parameters(self),
-        })
+        }
     }
 }
 
+/// Asks for a field; for `url`, in the form in which two are compared.
+fn key_of(field: &str) -> Result<OfDocument<Option<String>>> {
+    let path = FieldPath::parse(field)?;
+    Ok(match field {
+        "url" => {
+            let url = url_of()?;
+            Box::new(move |doc| url(doc).map(|url| comparable_url(&url).into_owned()))
+        }
+        "id" => Box::new(|doc| Some(doc.id().to_owned())),
+        _ => Box::new(move |doc| field_of(doc, &path)),
+    })
+}
+
+/// The address of a document, where there is one.
+fn url_of() -> Result<OfDocument<Option<String>>> {
+    let paths = [FieldPath::parse("url")?, FieldPath::parse("metadata.url")?];
+    Ok(Box::new(move |doc: &Document<'_>| paths.iter().find_map(|path| field_of(doc, path))))
+}
+
+/// The site of a document; empty without an address.
+fn host_of() -> Result<OfDocument<String>> {
+    let url = url_of()?;
+    Ok(Box::new(move |doc| {
+        let url = url(doc).unwrap_or_default();
+        let comparable = comparable_url(&url);
+        let rest = comparable.split_once("://").map_or("", |(_, rest)| rest);
+        rest.split(['/', '?', ':']).next().unwrap_or_default().to_owned()
+    }))
+}
+
 pub(crate) fn execute(command: &DedupCommand) -> Result<Exit> {
+    if let Some(Action::Index(action)) = &command.action {
+        return look_after(action);
+    }
     let chain = Chain {
         command: "dedup",
-        links: vec![command.stage.prepare()?],
+        links: command.stage.prepare()?,
         ending: Ending::Documents(command.output.clone()),
         stream: &command.stream,
         read: ReadOptions::default(),
         canonical: false,
     };
-    chain.run(|links| Ok(links.iter().filter_map(extra).collect()))
+    chain.run(|links| finish(links))
+}
+
+fn look_after(action: &IndexAction) -> Result<Exit> {
+    match action {
+        IndexAction::Stat { dir } => {
+            print_manifest(Manifest::read(dir)?)?;
+        }
+        IndexAction::Verify { dir } => {
+            let (manifest, faults) = verify_index(dir)?;
+            for fault in &faults {
+                ui::warn(&fault.to_string());
+            }
+            if !faults.is_empty() {
+                return Ok(Exit::BadData);
+            }
+            ui::say(&format!("{}: sound, {} documents", dir.display(), thousands(manifest.documents.into())));
+        }
+        IndexAction::Merge { dir } => {
+            let manifest = merge_index(dir)?;
+            ui::say(&format!(
+                "{}: {} documents, one file of keys",
+                dir.display(),
+                thousands(manifest.documents.into())
+            ));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The manifest without what only a program needs, and what it comes to.
+fn print_manifest(manifest: Manifest) -> Result<()> {
+    let bytes = manifest.bytes();
+    let total: u64 = bytes.values().sum();
+    let shown = json!({
+        "format": manifest.format,
+        "parameters": manifest.parameters,
+        "documents": manifest.documents,
+        "bytes": bytes,
+        "bytes_per_document": (manifest.documents > 0).then(|| total / u64::from(manifest.documents)),
+        "runs": manifest.runs.len(),
+        "full_buckets": manifest.hidden.len(),
+    });
+    ui::print(&format!("{shown:#}\n"))
+}
+
+/// Ends what deduplication has begun, now that the outputs are complete: what stages have to say, and the indexes.
+pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
+    let mut extras = Vec::new();
+    for link in links {
+        match &mut link.kind {
+            Kind::Dedup(_, gate) => {
+                extras.push(extra(&gate.summary()?));
+                gate.commit()?;
+            }
+            Kind::Key(_, gate) => extras.push(key_extra(&gate.summary())),
+            Kind::Units(name, _, gate) => extras.push(unit_extra(name, &gate.summary())),
+            Kind::Bloom(gate) => extras.push(bloom_extra(&gate.summary())),
+            Kind::Clean(_)
+            | Kind::Decontaminate(..)
+            | Kind::Tokenize(..)
+            | Kind::CountWords(_)
+            | Kind::View(_) => {}
+        }
+    }
+    Ok(extras)
 }
 
 /// What a dedup stage has to say after a run.
-pub(crate) fn extra(link: &Link) -> Option<Extra> {
-    let Kind::Dedup(_, gate) = &link.kind else { return None };
-    let summary = gate.summary();
+fn extra(summary: &DedupSummary) -> Extra {
     let mut lines = Vec::new();
     if let Some(minhash) = &summary.minhash {
-        lines.push(format!(
-            "dedup: {} candidate pairs compared, {} reach the threshold",
-            thousands(minhash.candidates),
-            thousands(minhash.verified)
-        ));
+        let verified = minhash.verified.map_or("none verified".to_owned(), |verified| {
+            format!("{} reach the threshold", thousands(verified))
+        });
+        lines.push(format!("dedup: {} candidate pairs, {verified}", thousands(minhash.candidates)));
         if minhash.skipped_comparisons > 0 {
             let n = thousands(minhash.skipped_comparisons);
             lines.push(format!("dedup: {n} comparisons skipped in crowded buckets"));
@@ -153,5 +408,57 @@ pub(crate) fn extra(link: &Link) -> Option<Extra> {
             thousands(summary.clusters)
         ));
     }
-    Some(Extra { name: "dedup", value: parameters(&summary), lines })
+    for (source, counts) in &summary.sources {
+        if counts.removed_ratio() > 0.5 && counts.documents >= MANY {
+            lines.push(format!(
+                "dedup: warning: {:.0} % of the {} documents of {source} were removed",
+                100.0 * counts.removed_ratio(),
+                thousands(counts.documents)
+            ));
+        }
+    }
+    let (memory, disk) = (bytes(summary.memory.total), bytes(summary.disk_bytes));
+    lines.push(match summary.indexed {
+        Some(indexed) => {
+            format!("dedup: {memory} of memory, {disk} on disk; {} documents were known", thousands(indexed))
+        }
+        None => format!("dedup: {memory} of memory, {disk} on disk"),
+    });
+    Extra { name: "dedup", value: parameters(summary), lines }
 }
+
+fn key_extra(summary: &KeySummary) -> Extra {
+    let without = summary.without_key;
+    let lines =
+        (without > 0).then(|| format!("dedup: {} documents without the key were kept", thousands(without)));
+    Extra { name: "dedup_key", value: parameters(summary), lines: lines.into_iter().collect() }
+}
+
+fn unit_extra(name: &'static str, summary: &UnitSummary) -> Extra {
+    let what = if name == "dedup_lines" { "lines" } else { "paragraphs" };
+    let lines = vec![format!(
+        "dedup: {} {what} ({} characters) cut from {} documents; {} of memory, {} on disk",
+        thousands(summary.cut),
+        thousands(summary.cut_chars),
+        thousands(summary.edited),
+        bytes(summary.memory_bytes),
+        bytes(summary.disk_bytes)
+    )];
+    Extra { name, value: parameters(summary), lines }
+}
+
+fn bloom_extra(summary: &BloomSummary) -> Extra {
+    let lines = vec![format!(
+        "dedup: Bloom filter of {}, {:.1} % full: {:.1} of its {} removals are expected to be wrong; of {} removals in the sample {} were",
+        bytes(summary.bytes),
+        100.0 * summary.fill,
+        summary.expected_false_positives,
+        thousands(summary.removed),
+        thousands(summary.sampled_removals),
+        thousands(summary.sampled_false_positives)
+    )];
+    Extra { name: "dedup_bloom", value: parameters(summary), lines }
+}
+
+/// A source of fewer documents is not warned about.
+const MANY: u64 = 100;

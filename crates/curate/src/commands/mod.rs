@@ -3,6 +3,7 @@
 pub(crate) mod read;
 pub(crate) mod clean;
 pub(crate) mod dedup;
+pub(crate) mod decontaminate;
 pub(crate) mod train_tokenizer;
 pub(crate) mod tokenize;
 pub(crate) mod pack;
@@ -22,6 +23,7 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit> {
         Command::Read(command) => read::execute(&command),
         Command::Clean(command) => clean::execute(&command),
         Command::Dedup(command) => dedup::execute(&command),
+        Command::Decontaminate(command) => decontaminate::execute(&command),
         Command::TrainTokenizer(command) => train_tokenizer::execute(&command),
         Command::Tokenize(command) => tokenize::execute(&command),
         Command::Pack(command) => pack::execute(&command),

@@ -76,6 +76,17 @@ enum EngineName {
 }
 
 impl ReadOptions {
+    /// How files of items that documents are compared with are opened, by default.
+    pub(crate) fn items(&self) -> Result<InputOptions> {
+        Ok(InputOptions {
+            format: None,
+            block_bytes: 1 << 20,
+            max_record_bytes: 1 << 30,
+            max_expansion: 1000,
+            split: self.split()?,
+        })
+    }
+
     /// How inputs are opened.
     pub(crate) fn input_options(&self, stream: &StreamOptions) -> Result<InputOptions> {
         Ok(InputOptions {

@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::chain::{Chain, Ending, Kind, Link, Pass, document_sink, find_inputs, summary_parameters};
 use crate::cli::{OutputOptions, StreamOptions, byte_size};
 use crate::commands::clean::CleanOptions;
+use crate::commands::decontaminate::{self, DecontaminateStage};
 use crate::commands::dedup::{self, DedupStage};
 use crate::commands::pack::PackOptions;
 use crate::commands::read::ReadOptions;
@@ -84,6 +85,7 @@ struct Pipeline {
 enum StageOptions {
     Clean(CleanOptions),
     Dedup(DedupStage),
+    Decontaminate(DecontaminateStage),
     Tokenize(TokenizeOptions, Option<PathBuf>),
     Pack(PackOptions),
 }
@@ -192,7 +194,11 @@ impl Pipeline {
         while let Some(stage) = stages.next() {
             links.push(match stage {
                 StageOptions::Clean(options) => options.prepare()?,
-                StageOptions::Dedup(options) => options.prepare()?,
+                StageOptions::Dedup(options) => {
+                    links.extend(options.prepare()?);
+                    continue;
+                }
+                StageOptions::Decontaminate(options) => options.prepare()?,
                 StageOptions::Tokenize(options, output) => {
                     ending = Ending::Gate;
                     let tokenizer = options.load()?;
@@ -210,7 +216,7 @@ impl Pipeline {
 
     /// Turns the last gate into files; what stages have to say beyond the common counts.
     fn finish(&self, links: &mut [Link]) -> Result<Vec<Extra>> {
-        let mut extras: Vec<_> = links.iter().filter_map(dedup::extra).collect();
+        let mut extras: Vec<_> = links.iter().filter_map(decontaminate::extra).collect();
         if let Some(Link { kind: Kind::Tokenize(_, end), .. }) = links.last_mut() {
             extras.push(end.extra());
             match (end.take_shards(), self.stages.last()) {
@@ -218,7 +224,10 @@ impl Pipeline {
                 _ => end.finish_stream()?,
             }
         }
-        Ok(extras)
+        // An index last: a run that ends before this can be repeated.
+        let mut all = dedup::finish(links)?;
+        all.append(&mut extras);
+        Ok(all)
     }
 
     fn run_fused(&self) -> Result<Exit> {
@@ -232,11 +241,19 @@ impl Pipeline {
     fn run_resumable(&self, dir: &Path, restart: bool) -> Result<Exit> {
         let start = Instant::now();
         let stream = &self.top.stream;
+        if self
+            .stages
+            .iter()
+            .any(|stage| matches!(stage, StageOptions::Dedup(dedup) if dedup.index.is_some()))
+        {
+            return Err(Failure::new("an index cannot be used in a run that can be resumed")
+                .with_hint("leave out run-dir, or give the output to a `curate dedup --index` of its own"));
+        }
         let mut run = RunDirectory::open(dir, restart)?;
         let resolved = find_inputs(stream)?;
         let heads = self.stages.iter().take_while(|s| matches!(s, StageOptions::Clean(_))).count();
         let units = plan_units(resolved.files, self.top.unit_size as u64, &self.unit_options(heads)?)?;
-        let key = output_key(&units, &json!(self.commands));
+        let key = output_key(&units, &self.fingerprint()?);
         let (begun, complete) = run.output_state(&key);
         if complete {
             if !stream.voice.quiet {
@@ -265,7 +282,9 @@ impl Pipeline {
         let mut sink = document_sink(&ending, resolved.roots, &tails)?;
         let codec = curate_io::Records::new("text", "id")?;
         let pass = Pass { command: "run", stream, progress: source.progress() };
-        report = report.then(pass.run(source, &codec, &mut tails, &mut sink)?);
+        let tail = pass.run(source, &codec, &mut tails, &mut sink)?;
+        decontaminate::check_removed(&mut tails, &tail)?;
+        report = report.then(tail);
         sink.finish()?;
         let extras = self.finish(&mut tails)?;
         let keys: Vec<&str> = spool.iter().map(|(key, _)| key.as_str()).collect();
@@ -281,6 +300,19 @@ impl Pipeline {
             usage: usage(),
         };
         summary.publish(stream, &links)
+    }
+
+    /// All that the outputs depend on besides the inputs.
+    fn fingerprint(&self) -> Result<serde_json::Value> {
+        let items = |stage: &StageOptions| match stage {
+            StageOptions::Decontaminate(options) => Some(options.fingerprint()),
+            _ => None,
+        };
+        let items: Vec<serde_json::Value> = self.stages.iter().filter_map(items).collect::<Result<_>>()?;
+        Ok(match items.is_empty() {
+            true => json!(self.commands),
+            false => json!([&self.commands, items]),
+        })
     }
 
     /// Everything but the files that the spool of a unit depends on.
@@ -339,6 +371,7 @@ fn parse_stage(file: &PipelineFile, index: usize) -> Result<StageOptions> {
     Ok(match file.stages[index].command.as_str() {
         "clean" => StageOptions::Clean(file.stage_options(index)?),
         "dedup" => StageOptions::Dedup(file.stage_options(index)?),
+        "decontaminate" => StageOptions::Decontaminate(file.stage_options(index)?),
         "tokenize" => {
             let TokenizeStage { options, output } = file.stage_options(index)?;
             StageOptions::Tokenize(options, output)
@@ -347,7 +380,7 @@ fn parse_stage(file: &PipelineFile, index: usize) -> Result<StageOptions> {
         _ => {
             return Err(file
                 .complain(index, "unknown command")
-                .with_hint("stages are read, clean, dedup, tokenize and pack"));
+                .with_hint("stages are read, clean, dedup, decontaminate, tokenize and pack"));
         }
     })
 }

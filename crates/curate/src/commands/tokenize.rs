@@ -64,6 +64,7 @@ impl TokenizeOptions {
     pub(crate) fn prepare(&self, tokenizer: Tokenizer, end: TokenEnd) -> Link {
         Link {
             kind: Kind::Tokenize(Box::new(tokenizer), Box::new(end)),
+            covers: 1,
             logs: Vec::new(),
             parameters: parameters(self),
         }

@@ -53,6 +53,7 @@ pub(crate) fn execute(command: &TrainTokenizerCommand) -> Result<Exit> {
     };
     let link = Link {
         kind: Kind::CountWords(Box::default()),
+        covers: 1,
         logs: Vec::new(),
         parameters: parameters(&command.options),
     };

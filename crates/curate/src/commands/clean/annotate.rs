@@ -47,8 +47,12 @@ pub(crate) fn run(
         line: Vec::new(),
         bytes_out: 0,
     };
-    let mut links =
-        vec![Link { kind: Kind::View(Box::new(AnnotateView(cleaner))), logs: Vec::new(), parameters }];
+    let mut links = vec![Link {
+        kind: Kind::View(Box::new(AnnotateView(cleaner))),
+        covers: 1,
+        logs: Vec::new(),
+        parameters,
+    }];
     let progress = inputs.progress();
     let report = Pass { command: "clean", stream, progress }.run(inputs, &codec, &mut links, &mut sink)?;
     let bytes_out = sink.bytes_out;
@@ -132,7 +136,7 @@ fn attribute_row(cleaner: &Cleaner, id: &str, text: &str, counters: &mut Counter
         let value = if value.is_finite() { value } else { 0.0 };
         row.extend_from_slice(format!("{comma}\"curate__{name}\":[[0,{length},{value:?}]]").as_bytes());
     };
-    let measurements = cleaner.measure(text);
+    let measurements = cleaner.measure_all(text);
     statistics().iter().zip(values(&measurements)).for_each(|(statistic, value)| add(statistic.name, value));
     let mut fired: Vec<String> = Vec::new();
     if measurements.is_blank() {

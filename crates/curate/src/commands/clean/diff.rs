@@ -83,8 +83,14 @@ struct Judges {
 
 struct Group {
     cleaner: Cleaner,
-    /// Each with its place among the recipes.
-    judges: Vec<(usize, Judge)>,
+    by: By,
+}
+
+enum By {
+    /// By the numbers of one measuring; each with its place among the recipes.
+    Numbers(Vec<(usize, Judge)>),
+    /// By the cleaner itself, as the recipe of this place edits the text between its rules.
+    Text(usize),
 }
 
 impl Judges {
@@ -101,12 +107,17 @@ impl Judges {
         for (place, recipe) in recipes.into_iter().enumerate() {
             let measures_alike = |group: &&mut Group| {
                 let other = group.cleaner.recipe();
-                (other.words(), other.normalise()) == (recipe.words(), recipe.normalise())
+                let alike = (other.words(), other.normalise()) == (recipe.words(), recipe.normalise());
+                alike && matches!(group.by, By::Numbers(_))
             };
+            if recipe.edits().next().is_some() {
+                groups.push(Group { cleaner: Cleaner::new(recipe)?, by: By::Text(place) });
+                continue;
+            }
             let judge = (place, Judge::new(&recipe)?);
             match groups.iter_mut().find(measures_alike) {
-                Some(group) => group.judges.push(judge),
-                None => groups.push(Group { cleaner: Cleaner::new(recipe)?, judges: vec![judge] }),
+                Some(Group { by: By::Numbers(judges), .. }) => judges.push(judge),
+                _ => groups.push(Group { cleaner: Cleaner::new(recipe)?, by: By::Numbers(vec![judge]) }),
             }
         }
         Ok(Self { names: names.to_vec(), groups })
@@ -132,15 +143,25 @@ impl Mapper for Judges {
     type Work = Reasons;
     type Scratch = CleanScratch;
 
-    fn map(&self, doc: &mut Document<'_>, _: &mut CleanScratch, _: &mut Counters) -> Work<Reasons> {
+    fn map(&self, doc: &mut Document<'_>, scratch: &mut CleanScratch, _: &mut Counters) -> Work<Reasons> {
         let mut reasons = vec![None; self.names.len()];
-        for group in &self.groups {
-            let numbers: Vec<f64> = values(&group.cleaner.measure(doc.text())).collect();
-            for (place, judge) in &group.judges {
-                reasons[*place] = match judge.judge(&numbers) {
-                    Verdict::Keep => None,
-                    Verdict::Drop(dropped) => Some(dropped.reason),
-                };
+        let reason = |verdict| match verdict {
+            Verdict::Keep => None,
+            Verdict::Drop(dropped) => Some(dropped.reason),
+        };
+        for Group { cleaner, by } in &self.groups {
+            match by {
+                By::Text(place) => {
+                    let work = cleaner.map(&mut doc.clone(), scratch, &mut Counters::default());
+                    reasons[*place] = match work {
+                        Work::Decided(verdict) => reason(verdict),
+                        Work::Pending(never) => match never {},
+                    };
+                }
+                By::Numbers(judges) => {
+                    let numbers: Vec<f64> = values(&cleaner.measure_all(doc.text())).collect();
+                    judges.iter().for_each(|(place, judge)| reasons[*place] = reason(judge.judge(&numbers)));
+                }
             }
         }
         Work::Pending(reasons)

@@ -98,6 +98,9 @@ struct Explanation<'e> {
     words: &'e str,
     /// True if the rules saw a text that normalising has changed; spans are places in that.
     normalised: bool,
+    /// What the recipe's rules do to the text, each before it is asked. Statistics and spans are those before all edits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    edits: Vec<&'static str>,
     verdict: &'static str,
     reason: Option<String>,
     rules: Vec<ExplainedRule>,
@@ -144,7 +147,7 @@ impl Explainer<'_> {
             Some(normaliser) => normaliser.normalise(text).0,
             None => Cow::Borrowed(text),
         };
-        let measurements = self.cleaner.measure(text);
+        let measurements = self.cleaner.measure_all(text);
         let value = |name: &str| measurements.get(name).unwrap_or(f64::NAN);
         let rules: Vec<ExplainedRule> = self
             .cleaner
@@ -162,6 +165,7 @@ impl Explainer<'_> {
             recipe: recipe.name(),
             words: recipe.words().name(),
             normalised: *seen != *text,
+            edits: recipe.edits().map(|(edit, _)| edit.name()).collect(),
             verdict: if reason.is_some() { "drop" } else { "keep" },
             reason,
             rules,
@@ -243,6 +247,9 @@ impl Explanation<'_> {
         line(format!("  {:<30}{:>14}{:>14}  {:<12}rule", "reason", "value", "threshold", ""));
         if self.reason.as_deref() == Some(EMPTY) {
             line(format!("  {EMPTY:<30}{:>14}{:>14}  {:<12}no word in the text", "", "", "drops"));
+        }
+        if !self.edits.is_empty() {
+            line(format!("  (its rules edit the text: {}; places are those before)", self.edits.join(", ")));
         }
         let first = if self.reason.as_deref() == Some(EMPTY) {
             None

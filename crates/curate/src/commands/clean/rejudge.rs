@@ -131,7 +131,8 @@ pub(crate) fn judge_rows(
     }
     sink.finish()?;
     let report = Report { read: stage.read, kept: stage.kept, stages: vec![stage], ..Report::default() };
-    let link = Link { kind: Kind::Clean(Box::new(Cleaner::new(recipe)?)), logs: Vec::new(), parameters };
+    let link =
+        Link { kind: Kind::Clean(Box::new(Cleaner::new(recipe)?)), covers: 1, logs: Vec::new(), parameters };
     let parameters =
         json!({ "input": &rows.path, "stages": [{ "stage": "clean", "options": &link.parameters }] });
     let seconds = start.elapsed().as_secs_f64();

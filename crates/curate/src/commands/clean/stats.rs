@@ -91,7 +91,7 @@ impl Mapper for MeasuringCleaner {
         counters: &mut Counters,
     ) -> Work<Measured> {
         // Before the cleaner, whose edits are not to be measured.
-        let values = values(&self.0.measure(doc.text())).collect();
+        let values = values(&self.0.measure_all(doc.text())).collect();
         match self.0.map(doc, scratch, counters) {
             Work::Decided(verdict) => Work::Pending(Measured { values, verdict }),
             Work::Pending(never) => match never {},
