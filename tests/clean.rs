@@ -267,7 +267,7 @@ fn a_document_is_explained_rule_by_rule() {
     let dir = Scratch::new();
     let text = "- # one…\n- # two…\n- three…\n";
     let input = dir.file("in.jsonl", line("first", &prose(100)) + &line("odd", text));
-    let json = json_lines(clean("--recipe gopher --explain-id odd --json", &[&input]).ok().stdout());
+    let json = json_lines(clean("--recipe gopher-quality --explain-id odd --json", &[&input]).ok().stdout());
     assert_eq!(json.len(), 1);
     let odd = &json[0];
     assert_eq!(
@@ -288,14 +288,14 @@ fn a_document_is_explained_rule_by_rule() {
         serde_json::json!({ "start": 11, "end": 12, "text": "#" }),
         "in code points"
     );
-    let table = clean("--recipe gopher --explain", &[&input]).ok();
-    assert!(table.stdout().contains("odd: dropped as too_few_words by recipe gopher"), "{}", table.stdout());
+    let table = clean("--recipe gopher-quality --explain", &[&input]).ok();
+    assert!(table.stdout().contains("odd: dropped as too_few_words by recipe gopher-quality"), "{}", table.stdout());
     assert!(
         table.stdout().contains("would drop") && table.stdout().contains("- # one…"),
         "{}",
         table.stdout()
     );
-    assert!(table.stdout().contains("first: kept by recipe gopher"));
+    assert!(table.stdout().contains("first: kept by recipe gopher-quality"));
     let missing = clean("--explain-id nobody", &[&input]).expect(2);
     assert!(missing.stderr.contains("no document has the id \"nobody\""), "{}", missing.stderr);
     let blank = dir.file("blank.jsonl", line("blank", " \n"));
@@ -311,7 +311,7 @@ fn recipes_are_compared() {
          [thresholds]\nmost_words = 200\n[[rule]]\nreason = \"long\"\ndrop_if = \"words > most_words\"\n",
     );
     let input = dir.file("in.jsonl", corpus(300));
-    let recipes = format!("curate-v1,{},gopher", strict.display());
+    let recipes = format!("curate-v1,{},gopher-quality", strict.display());
     let run = |threads: &str| {
         let args = format!("diff --json --quiet --samples 2 --threads {threads} --recipes {recipes}");
         clean(&args, &[&input]).ok().stdout().to_owned()
@@ -365,7 +365,7 @@ fn rules_that_never_fired_are_named() {
 #[test]
 fn recipes_and_statistics_are_listed() {
     let recipes = curate(["clean", "--list-recipes"], "").ok();
-    assert!(recipes.stdout().contains("gopher\n    The Gopher quality rules"), "{}", recipes.stdout());
+    assert!(recipes.stdout().contains("gopher-quality\n    "), "{}", recipes.stdout());
     let recipes = json_lines(curate(["clean", "--list-recipes", "--json"], "").ok().stdout());
     assert_eq!(recipes.len(), curate_clean::Recipe::builtin_names().len());
     let statistics = json_lines(curate(["clean", "--list-statistics", "--json"], "").ok().stdout());
