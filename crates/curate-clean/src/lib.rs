@@ -9,6 +9,7 @@
 //! it pins and the words it is computed on. Nothing here reads a file, a clock or the environment.
 
 mod extract;
+pub mod fasttext;
 mod clean;
 mod normalise;
 mod mojibake;
