@@ -4,9 +4,11 @@ use std::fs;
 
 use crate::support::{curate, root};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 14] = [
     "read",
     "clean",
+    "score",
+    "train-classifier",
     "dedup",
     "train-tokenizer",
     "tokenize",

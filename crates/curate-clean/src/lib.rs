@@ -10,6 +10,7 @@
 
 mod extract;
 pub mod fasttext;
+pub mod quality;
 mod clean;
 mod normalise;
 mod mojibake;

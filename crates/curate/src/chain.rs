@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use curate_clean::Cleaner;
+use curate_clean::quality::ScoreStage;
 use curate_core::{Report, RunOptions, Sink, Source, Stage};
 use curate_dedup::{DedupGate, DedupMapper};
 use curate_io::{DocumentSink, DropLog, DropLogStyle, Inputs, Progress, Records, Resolved, resolve};
@@ -32,6 +33,7 @@ pub(crate) struct Link {
 /// The stages there are.
 pub(crate) enum Kind {
     Clean(Box<Cleaner>),
+    Score(Box<ScoreStage>),
     Dedup(DedupMapper, Box<DedupGate>),
     Tokenize(Box<Tokenizer>, Box<TokenEnd>),
     CountWords(Box<WordCounter>),
@@ -41,6 +43,7 @@ impl Kind {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Clean(_) => "clean",
+            Self::Score(_) => "score",
             Self::Dedup(..) => "dedup",
             Self::Tokenize(..) => "tokenize",
             Self::CountWords(_) => "count_words",
@@ -51,6 +54,7 @@ impl Kind {
         let name = self.name();
         match self {
             Self::Clean(cleaner) => Stage::filter(name, &**cleaner),
+            Self::Score(stage) => Stage::filter(name, &**stage),
             Self::Dedup(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Tokenize(tokenizer, end) => Stage::gated(name, EncodeMapper::new(tokenizer), &mut **end),
             Self::CountWords(counter) => Stage::filter(name, CountMapper::new(counter)),

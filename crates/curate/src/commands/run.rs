@@ -18,6 +18,7 @@ use crate::commands::clean::CleanOptions;
 use crate::commands::dedup::{self, DedupStage};
 use crate::commands::pack::PackOptions;
 use crate::commands::read::ReadOptions;
+use crate::commands::score::ScoreOptions;
 use crate::commands::tokenize::{TokenEnd, TokenizeOptions};
 use crate::failure::{Exit, Failure, Result};
 use crate::pipeline::PipelineFile;
@@ -83,9 +84,17 @@ struct Pipeline {
 
 enum StageOptions {
     Clean(CleanOptions),
+    Score(ScoreOptions),
     Dedup(DedupStage),
     Tokenize(TokenizeOptions, Option<PathBuf>),
     Pack(PackOptions),
+}
+
+impl StageOptions {
+    /// True if the stage looks at each document alone.
+    fn is_stateless(&self) -> bool {
+        matches!(self, Self::Clean(_) | Self::Score(_))
+    }
 }
 
 /// What stands at the top of a pipeline file.
@@ -192,6 +201,7 @@ impl Pipeline {
         while let Some(stage) = stages.next() {
             links.push(match stage {
                 StageOptions::Clean(options) => options.prepare()?,
+                StageOptions::Score(options) => options.prepare()?,
                 StageOptions::Dedup(options) => options.prepare()?,
                 StageOptions::Tokenize(options, output) => {
                     ending = Ending::Gate;
@@ -234,7 +244,7 @@ impl Pipeline {
         let stream = &self.top.stream;
         let mut run = RunDirectory::open(dir, restart)?;
         let resolved = find_inputs(stream)?;
-        let heads = self.stages.iter().take_while(|s| matches!(s, StageOptions::Clean(_))).count();
+        let heads = self.stages.iter().take_while(|stage| stage.is_stateless()).count();
         let units = plan_units(resolved.files, self.top.unit_size as u64, &self.unit_options(heads)?)?;
         let key = output_key(&units, &json!(self.commands));
         let (begun, complete) = run.output_state(&key);
@@ -293,6 +303,7 @@ impl Pipeline {
         let stages: Vec<serde_json::Value> = stages
             .map(|stage| match stage {
                 StageOptions::Clean(options) => options.fingerprint(),
+                StageOptions::Score(options) => options.fingerprint(),
                 _ => unreachable!("the head of a pipeline holds stateless stages only"),
             })
             .collect::<Result<_>>()?;
@@ -338,6 +349,7 @@ fn join_logs(run: &RunDirectory, keys: &[&str], links: &[Link]) -> Result<()> {
 fn parse_stage(file: &PipelineFile, index: usize) -> Result<StageOptions> {
     Ok(match file.stages[index].command.as_str() {
         "clean" => StageOptions::Clean(file.stage_options(index)?),
+        "score" => StageOptions::Score(file.stage_options(index)?),
         "dedup" => StageOptions::Dedup(file.stage_options(index)?),
         "tokenize" => {
             let TokenizeStage { options, output } = file.stage_options(index)?;
@@ -347,7 +359,7 @@ fn parse_stage(file: &PipelineFile, index: usize) -> Result<StageOptions> {
         _ => {
             return Err(file
                 .complain(index, "unknown command")
-                .with_hint("stages are read, clean, dedup, tokenize and pack"));
+                .with_hint("stages are read, clean, score, dedup, tokenize and pack"));
         }
     })
 }
