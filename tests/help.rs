@@ -4,9 +4,11 @@ use std::fs;
 
 use crate::support::{curate, root};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 15] = [
     "read",
     "clean",
+    "score",
+    "train-classifier",
     "dedup",
     "decontaminate",
     "train-tokenizer",

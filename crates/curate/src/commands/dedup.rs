@@ -378,7 +378,11 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
             Kind::Key(_, gate) => extras.push(key_extra(&gate.summary())),
             Kind::Units(name, _, gate) => extras.push(unit_extra(name, &gate.summary())),
             Kind::Bloom(gate) => extras.push(bloom_extra(&gate.summary())),
-            Kind::Clean(_) | Kind::Decontaminate(..) | Kind::Tokenize(..) | Kind::CountWords(_) => {}
+            Kind::Clean(_)
+            | Kind::Score(_)
+            | Kind::Decontaminate(..)
+            | Kind::Tokenize(..)
+            | Kind::CountWords(_) => {}
         }
     }
     Ok(extras)
