@@ -113,6 +113,14 @@ impl Cleaner {
         measurements
     }
 
+    /// Measures every statistic of `text`, normalised if the recipe says so, before any edit.
+    pub fn measure_all(&self, text: &str) -> Measurements {
+        let text = self.normalised(text);
+        let mut measurements = Measurements::default();
+        self.measurer.measure_all(&text, &mut measurements);
+        measurements
+    }
+
     fn normalised<'t>(&self, text: &'t str) -> Cow<'t, str> {
         match &self.normaliser {
             Some(normaliser) => normaliser.normalise(text).0,

@@ -21,6 +21,8 @@ mod stats;
 mod dialects;
 mod expr;
 mod recipe;
+mod judge;
+mod spans;
 mod lang;
 mod nearest;
 mod error;
@@ -30,11 +32,13 @@ pub use dialects::Edit;
 pub use error::{Error, Result};
 pub use expr::{Expression, ExpressionError, Problem};
 pub use extract::{EXTRACT_THREAD, Engine, ExtractOptions, MainText, PageExtractor, PageText, UnknownEngine};
+pub use judge::{Judge, values};
 pub use lang::{
     Identified, LanguageCode, LanguageId, LanguageModel, LanguageRule, LanguageScratch, LanguageTag,
     SampleOptions, Script, UnknownLanguage,
 };
 pub use normalise::{Changes, Normaliser};
 pub use recipe::{Recipe, Rule};
+pub use spans::spans;
 pub use stats::{Measurements, Measurer, StatisticInfo, statistics};
 pub use words::Words;

@@ -241,6 +241,11 @@ impl Recipe {
         &self.thresholds
     }
 
+    /// What the rules do to the text, each with the reason of its rule, in order.
+    pub fn edits(&self) -> impl Iterator<Item = (Edit, &str)> {
+        self.rules.iter().filter_map(|rule| Some((rule.edit?, rule.reason())))
+    }
+
     /// The rules, in the order in which they are asked.
     pub fn rules(&self) -> &[Rule] {
         &self.rules

@@ -48,6 +48,22 @@ pub(crate) enum Kind {
     Decontaminate(Box<Decontaminator>, Box<LeakGate>),
     Tokenize(Box<Tokenizer>, Box<TokenEnd>),
     CountWords(Box<WordCounter>),
+    /// One that only its command knows.
+    View(Box<dyn View>),
+}
+
+/// A stage that a command makes for itself.
+pub(crate) trait View {
+    /// What it is called in the report.
+    fn name(&self) -> &'static str;
+
+    fn stage(&mut self) -> Stage<'_>;
+
+    /// The reasons for which it may drop a document.
+    fn reasons(&self) -> Vec<&str>;
+
+    /// Completes what it writes beside the documents, after the last one.
+    fn finish(&mut self) -> Result<Vec<Extra>>;
 }
 
 /// Something that a document is asked for.
@@ -65,6 +81,16 @@ impl Kind {
             Self::Decontaminate(..) => "decontaminate",
             Self::Tokenize(..) => "tokenize",
             Self::CountWords(_) => "count_words",
+            Self::View(view) => view.name(),
+        }
+    }
+
+    /// The reasons for which `clean` may drop a document; none for other stages.
+    pub(crate) fn reasons(&self) -> Vec<&str> {
+        match self {
+            Self::Clean(cleaner) => cleaner.reasons(),
+            Self::View(view) => view.reasons(),
+            _ => Vec::new(),
         }
     }
 
@@ -80,6 +106,7 @@ impl Kind {
             Self::Decontaminate(mapper, gate) => Stage::gated(name, &**mapper, &mut **gate),
             Self::Tokenize(tokenizer, end) => Stage::gated(name, EncodeMapper::new(tokenizer), &mut **end),
             Self::CountWords(counter) => Stage::filter(name, CountMapper::new(counter)),
+            Self::View(view) => view.stage(),
         }
     }
 }

@@ -382,7 +382,8 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
             | Kind::Score(_)
             | Kind::Decontaminate(..)
             | Kind::Tokenize(..)
-            | Kind::CountWords(_) => {}
+            | Kind::CountWords(_)
+            | Kind::View(_) => {}
         }
     }
     Ok(extras)
