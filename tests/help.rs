@@ -4,10 +4,12 @@ use std::fs;
 
 use crate::support::{curate, root};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 16] = [
     "read",
     "clean",
     "clean diff",
+    "score",
+    "train-classifier",
     "dedup",
     "decontaminate",
     "train-tokenizer",

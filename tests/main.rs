@@ -10,6 +10,7 @@ mod support;
 
 mod read;
 mod clean;
+mod quality;
 mod dedup;
 mod decontaminate;
 mod tokens;

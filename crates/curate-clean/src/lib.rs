@@ -9,6 +9,8 @@
 //! it pins and the words it is computed on. Nothing here reads a file, a clock or the environment.
 
 mod extract;
+pub mod fasttext;
+pub mod quality;
 mod clean;
 pub mod decontaminate;
 mod normalise;

@@ -19,6 +19,8 @@ pub struct Document<'a> {
     edited: bool,
     /// Members of a JSON object, each after a comma; empty for most.
     fields: Cow<'a, str>,
+    /// Fields that stages have set: dotted path and JSON value.
+    set_fields: Cow<'a, [(String, String)]>,
 }
 
 /// A text: as it is, or as its record spells it until somebody asks.
@@ -84,8 +86,13 @@ impl<'a> From<EncodedText<'a>> for Text<'a> {
     }
 }
 
-/// What became of a text since its document was parked.
-pub(crate) enum News {
+/// What became of a document since it was parked.
+pub(crate) struct News {
+    text: Option<TextNews>,
+    set_fields: Option<Vec<(String, String)>>,
+}
+
+enum TextNews {
     Decoded(String),
     Edited(String),
 }
@@ -106,6 +113,7 @@ impl<'a> Document<'a> {
             text: text.into(),
             edited: false,
             fields: Cow::Borrowed(""),
+            set_fields: Cow::Borrowed(&[]),
         }
     }
 
@@ -168,18 +176,38 @@ impl<'a> Document<'a> {
         self.edited
     }
 
-    /// True if the text was edited since the document was last parked.
-    pub(crate) fn has_new_text(&self) -> bool {
-        matches!(self.text, Text::Plain(Cow::Owned(_)))
+    /// Sets the field at the dotted `path` of the record to a JSON value when the record is written; what the record
+    /// has there is replaced, and everything else stays byte for byte. The text and the id have their own ways.
+    pub fn set_field(&mut self, path: &str, json: String) {
+        let fields = self.set_fields.to_mut();
+        match fields.iter_mut().find(|(name, _)| name == path) {
+            Some((_, value)) => *value = json,
+            None => fields.push((path.to_owned(), json)),
+        }
     }
 
-    /// The text, if it was edited or decoded since the document was last parked.
+    /// The fields that stages have set, in the order in which they were first set.
+    pub fn set_fields(&self) -> &[(String, String)] {
+        &self.set_fields
+    }
+
+    /// True if the text was edited, or a field set, since the document was last parked.
+    pub(crate) fn has_edits(&self) -> bool {
+        matches!(self.text, Text::Plain(Cow::Owned(_))) || matches!(self.set_fields, Cow::Owned(_))
+    }
+
+    /// The text, if it was edited or decoded since the document was last parked, and the fields, if any was set.
     pub(crate) fn into_news(self) -> Option<News> {
-        match self.text {
-            Text::Plain(Cow::Owned(edit)) => Some(News::Edited(edit)),
+        let text = match self.text {
+            Text::Plain(Cow::Owned(edit)) => Some(TextNews::Edited(edit)),
             Text::Plain(Cow::Borrowed(_)) => None,
-            Text::Encoded(text) => text.decoded.into_inner().map(News::Decoded),
-        }
+            Text::Encoded(text) => text.decoded.into_inner().map(TextNews::Decoded),
+        };
+        let set_fields = match self.set_fields {
+            Cow::Owned(fields) => Some(fields),
+            Cow::Borrowed(_) => None,
+        };
+        (text.is_some() || set_fields.is_some()).then_some(News { text, set_fields })
     }
 
     /// Lets go of the borrowed record, so that the document can wait for its turn beside its block.
@@ -211,6 +239,7 @@ impl<'a> Document<'a> {
             text_span: self.text_span,
             edited: self.edited,
             fields: self.fields.into_owned().into(),
+            set_fields: self.set_fields.into_owned(),
         }
     }
 }
@@ -224,6 +253,7 @@ pub struct Parked {
     text_span: Option<Range<usize>>,
     edited: bool,
     fields: Box<str>,
+    set_fields: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -240,9 +270,13 @@ enum Field {
 
 impl Parked {
     pub(crate) fn update(&mut self, news: News) {
-        let text = match news {
-            News::Decoded(text) => text,
-            News::Edited(text) => {
+        if let Some(fields) = news.set_fields {
+            self.set_fields = fields;
+        }
+        let text = match news.text {
+            None => return,
+            Some(TextNews::Decoded(text)) => text,
+            Some(TextNews::Edited(text)) => {
                 self.edited = true;
                 text
             }
@@ -280,6 +314,7 @@ impl Parked {
             text,
             edited: self.edited,
             fields: Cow::Borrowed(&self.fields),
+            set_fields: Cow::Borrowed(&self.set_fields),
         }
     }
 }
@@ -325,6 +360,22 @@ mod tests {
         parked.update(news);
         assert!(matches!(&parked.text, ParkedText::Plain(Field::Owned(text)) if text == "abc"));
         assert!(!parked.resume(raw).is_edited());
+    }
+
+    #[test]
+    fn fields_outlive_parking() {
+        let mut doc = Document::new(b"x", "i", "s", "t");
+        doc.set_field("a", "1".to_owned());
+        let mut parked = doc.park();
+        assert!(parked.resume(b"x").into_news().is_none());
+        let mut resumed = parked.resume(b"x");
+        resumed.set_field("b.c", "2".to_owned());
+        resumed.set_field("a", "3".to_owned());
+        assert!(resumed.has_edits() && !resumed.is_edited());
+        let news = resumed.into_news().unwrap();
+        parked.update(news);
+        let fields = [("a".to_owned(), "3".to_owned()), ("b.c".to_owned(), "2".to_owned())];
+        assert_eq!(parked.resume(b"x").set_fields(), fields);
     }
 
     #[test]

@@ -479,7 +479,7 @@ impl Machine<'_, '_> {
                 let mut doc = parked.resume(block.record(slot.record).bytes);
                 slot.state = match gate.admit(&mut doc, work)? {
                     Verdict::Keep => {
-                        if is_last && self.write_documents && doc.has_new_text() {
+                        if is_last && self.write_documents && doc.has_edits() {
                             slot.encoded = self.encode(&doc, block, slot.record, encoded);
                         }
                         if let Some(news) = doc.into_news() {

@@ -169,6 +169,58 @@ fn members_without(
     Ok(())
 }
 
+/// Sets the field at the dotted `path` of the JSON object that `out` holds from `start` on. Of a repeated name the last
+/// counts, as in reading; a value on the way that is no object becomes one.
+pub(crate) fn set_field(out: &mut Vec<u8>, start: usize, path: &str, json: &str) {
+    let mut object = start..out.len();
+    let mut names = path.split('.').peekable();
+    while let Some(name) = names.next() {
+        let mut found = None;
+        // The object was parsed once already, or we wrote it.
+        let _ = walk(&out[object.clone()], object.start, |n, range| {
+            if n == name {
+                found = Some(range);
+            }
+        });
+        match found {
+            Some(value) if names.peek().is_some() && out[value.start] == b'{' => object = value,
+            Some(value) => {
+                let new = nested(&mut names, json);
+                out.splice(value, new);
+                return;
+            }
+            None => {
+                let inside = &out[object.clone()];
+                let Some(end) = inside.iter().rposition(|b| *b == b'}') else { return };
+                let is_empty =
+                    inside[..end].trim_ascii().ends_with(b"{") && inside[..end].trim_ascii().len() == 1;
+                let mut member = if is_empty { Vec::new() } else { vec![b','] };
+                append_json_string(&mut member, name);
+                member.push(b':');
+                member.extend_from_slice(&nested(&mut names, json));
+                let at = object.start + end;
+                out.splice(at..at, member);
+                return;
+            }
+        }
+    }
+}
+
+/// `json` within an object for each of `names`.
+fn nested<'n>(names: &mut impl Iterator<Item = &'n str>, json: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut depth = 0;
+    for name in names {
+        out.push(b'{');
+        append_json_string(&mut out, name);
+        out.push(b':');
+        depth += 1;
+    }
+    out.extend_from_slice(json.as_bytes());
+    out.resize(out.len() + depth, b'}');
+    out
+}
+
 /// Objects and arrays within each other that a record may have; the walk over them uses the stack.
 pub(crate) const MAX_DEPTH: usize = 500;
 

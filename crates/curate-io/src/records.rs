@@ -157,10 +157,11 @@ impl Codec for Records {
     }
 
     fn is_verbatim(&self, doc: &Document<'_>) -> bool {
-        doc.text_span().is_some() && !doc.is_edited()
+        doc.text_span().is_some() && !doc.is_edited() && doc.set_fields().is_empty()
     }
 
     fn write(&self, doc: &Document<'_>, out: &mut Vec<u8>) {
+        let start = out.len();
         match doc.text_span() {
             Some(_) if !doc.is_edited() => out.extend_from_slice(doc.raw()),
             Some(span) => {
@@ -173,6 +174,9 @@ impl Codec for Records {
                 out.extend_from_slice(doc.fields().as_bytes());
                 out.push(b'}');
             }
+        }
+        for (path, value) in doc.set_fields() {
+            json::set_field(out, start, path, value);
         }
         out.push(b'\n');
     }
@@ -230,6 +234,30 @@ mod tests {
             through(&nested, line, Some("new")),
             r#"{"doc":{"key":"k","body":"new"},"text":"other"}"#.to_owned() + "\n"
         );
+    }
+
+    #[test]
+    fn a_set_field_is_added_or_replaced_alone() {
+        let codec = Records::new("text", "id").unwrap();
+        let check = |line: &str, path: &str, expected: &str| {
+            let mut doc = document(codec.parse(record(line.as_bytes(), Format::JsonLines)));
+            doc.set_field(path, "0.5".to_owned());
+            assert!(!codec.is_verbatim(&doc));
+            let mut out = b"before\n".to_vec();
+            codec.write(&doc, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("before\n{expected}\n"));
+        };
+        check(r#"{"text":"x" , "n":1.50 } "#, "q", r#"{"text":"x" , "n":1.50 ,"q":0.5} "#);
+        check(r#"{"q" : [1,2],"text":"}"}"#, "q", r#"{"q" : 0.5,"text":"}"}"#);
+        check(r#"{"text":"x"}"#, "metadata.q", r#"{"text":"x","metadata":{"q":0.5}}"#);
+        check(r#"{"text":"x","m":{ }}"#, "m.q", r#"{"text":"x","m":{ "q":0.5}}"#);
+        check(r#"{"m":{"a":{"q":1}},"text":"x"}"#, "m.a.q", r#"{"m":{"a":{"q":0.5}},"text":"x"}"#);
+        check(r#"{"m":null,"text":"x"}"#, "m.q", r#"{"m":{"q":0.5},"text":"x"}"#);
+        let mut doc = document(codec.parse(record(b"plain", Format::Text)));
+        doc.set_field("q", "1".to_owned());
+        let mut out = Vec::new();
+        codec.write(&doc, &mut out);
+        assert_eq!(out, b"{\"id\":\"in.jsonl\",\"text\":\"plain\",\"q\":1}\n");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use curate_clean::Cleaner;
 use curate_clean::decontaminate::Decontaminator;
+use curate_clean::quality::ScoreStage;
 use curate_core::{Document, Report, RunOptions, Sink, Source, Stage};
 use curate_dedup::{
     BloomGate, BloomMapper, DedupGate, DedupMapper, KeyGate, KeyMapper, UnitGate, UnitMapper,
@@ -38,6 +39,7 @@ pub(crate) struct Link {
 /// The stages there are.
 pub(crate) enum Kind {
     Clean(Box<Cleaner>),
+    Score(Box<ScoreStage>),
     Dedup(DedupMapper, Box<DedupGate>),
     /// Deduplication by a key, by lines or paragraphs, and by a Bloom filter; each with its name.
     Key(KeyMapper<OfDocument<Option<String>>>, Box<KeyGate>),
@@ -71,6 +73,7 @@ impl Kind {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Clean(_) => "clean",
+            Self::Score(_) => "score",
             Self::Dedup(..) => "dedup",
             Self::Key(..) => "dedup_key",
             Self::Units(name, ..) => name,
@@ -95,6 +98,7 @@ impl Kind {
         let name = self.name();
         match self {
             Self::Clean(cleaner) => Stage::filter(name, &**cleaner),
+            Self::Score(stage) => Stage::filter(name, &**stage),
             Self::Dedup(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Key(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Units(_, mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),

@@ -8,8 +8,8 @@ use curate_io::{Destination, Format, OutputFormat};
 use serde::Serialize;
 
 use crate::commands::{
-    clean, completions, decontaminate, dedup, generate, inspect, pack, read, run, stats, tokenize,
-    train_tokenizer, trainer, verify,
+    clean, completions, decontaminate, dedup, generate, inspect, pack, read, run, score, stats, tokenize,
+    train_classifier, train_tokenizer, trainer, verify,
 };
 use crate::failure::{Failure, Result};
 use crate::ui::{LogFormat, ProgressWhen};
@@ -35,6 +35,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Read(read::ReadCommand),
     Clean(Box<clean::CleanCommand>),
+    Score(score::ScoreCommand),
+    TrainClassifier(train_classifier::TrainClassifierCommand),
     Dedup(dedup::DedupCommand),
     Decontaminate(decontaminate::DecontaminateCommand),
     TrainTokenizer(train_tokenizer::TrainTokenizerCommand),

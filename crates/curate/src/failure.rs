@@ -132,6 +132,7 @@ macro_rules! from_library {
 from_library!(
     IoError,
     curate_clean::Error,
+    curate_clean::quality::QualityError,
     curate_dedup::Error,
     curate_shards::Error,
     curate_tokenize::Error

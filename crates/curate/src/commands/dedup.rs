@@ -379,6 +379,7 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
             Kind::Units(name, _, gate) => extras.push(unit_extra(name, &gate.summary())),
             Kind::Bloom(gate) => extras.push(bloom_extra(&gate.summary())),
             Kind::Clean(_)
+            | Kind::Score(_)
             | Kind::Decontaminate(..)
             | Kind::Tokenize(..)
             | Kind::CountWords(_)

@@ -2,6 +2,8 @@
 
 pub(crate) mod read;
 pub(crate) mod clean;
+pub(crate) mod score;
+pub(crate) mod train_classifier;
 pub(crate) mod dedup;
 pub(crate) mod decontaminate;
 pub(crate) mod train_tokenizer;
@@ -22,6 +24,8 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit> {
     match cli.command {
         Command::Read(command) => read::execute(&command),
         Command::Clean(command) => clean::execute(&command),
+        Command::Score(command) => score::execute(&command),
+        Command::TrainClassifier(command) => train_classifier::execute(&command),
         Command::Dedup(command) => dedup::execute(&command),
         Command::Decontaminate(command) => decontaminate::execute(&command),
         Command::TrainTokenizer(command) => train_tokenizer::execute(&command),

@@ -19,6 +19,7 @@ use crate::commands::decontaminate::{self, DecontaminateStage};
 use crate::commands::dedup::{self, DedupStage};
 use crate::commands::pack::PackOptions;
 use crate::commands::read::ReadOptions;
+use crate::commands::score::ScoreOptions;
 use crate::commands::tokenize::{TokenEnd, TokenizeOptions};
 use crate::failure::{Exit, Failure, Result};
 use crate::pipeline::PipelineFile;
@@ -84,10 +85,18 @@ struct Pipeline {
 
 enum StageOptions {
     Clean(CleanOptions),
+    Score(ScoreOptions),
     Dedup(DedupStage),
     Decontaminate(DecontaminateStage),
     Tokenize(TokenizeOptions, Option<PathBuf>),
     Pack(PackOptions),
+}
+
+impl StageOptions {
+    /// True if the stage looks at each document alone.
+    fn is_stateless(&self) -> bool {
+        matches!(self, Self::Clean(_) | Self::Score(_))
+    }
 }
 
 /// What stands at the top of a pipeline file.
@@ -198,6 +207,7 @@ impl Pipeline {
                     links.extend(options.prepare()?);
                     continue;
                 }
+                StageOptions::Score(options) => options.prepare()?,
                 StageOptions::Decontaminate(options) => options.prepare()?,
                 StageOptions::Tokenize(options, output) => {
                     ending = Ending::Gate;
@@ -251,7 +261,7 @@ impl Pipeline {
         }
         let mut run = RunDirectory::open(dir, restart)?;
         let resolved = find_inputs(stream)?;
-        let heads = self.stages.iter().take_while(|s| matches!(s, StageOptions::Clean(_))).count();
+        let heads = self.stages.iter().take_while(|stage| stage.is_stateless()).count();
         let units = plan_units(resolved.files, self.top.unit_size as u64, &self.unit_options(heads)?)?;
         let key = output_key(&units, &self.fingerprint()?);
         let (begun, complete) = run.output_state(&key);
@@ -325,6 +335,7 @@ impl Pipeline {
         let stages: Vec<serde_json::Value> = stages
             .map(|stage| match stage {
                 StageOptions::Clean(options) => options.fingerprint(),
+                StageOptions::Score(options) => options.fingerprint(),
                 _ => unreachable!("the head of a pipeline holds stateless stages only"),
             })
             .collect::<Result<_>>()?;
@@ -370,6 +381,7 @@ fn join_logs(run: &RunDirectory, keys: &[&str], links: &[Link]) -> Result<()> {
 fn parse_stage(file: &PipelineFile, index: usize) -> Result<StageOptions> {
     Ok(match file.stages[index].command.as_str() {
         "clean" => StageOptions::Clean(file.stage_options(index)?),
+        "score" => StageOptions::Score(file.stage_options(index)?),
         "dedup" => StageOptions::Dedup(file.stage_options(index)?),
         "decontaminate" => StageOptions::Decontaminate(file.stage_options(index)?),
         "tokenize" => {
@@ -380,7 +392,7 @@ fn parse_stage(file: &PipelineFile, index: usize) -> Result<StageOptions> {
         _ => {
             return Err(file
                 .complain(index, "unknown command")
-                .with_hint("stages are read, clean, dedup, decontaminate, tokenize and pack"));
+                .with_hint("stages are read, clean, score, dedup, decontaminate, tokenize and pack"));
         }
     })
 }
