@@ -289,7 +289,11 @@ fn a_document_is_explained_rule_by_rule() {
         "in code points"
     );
     let table = clean("--recipe gopher-quality --explain", &[&input]).ok();
-    assert!(table.stdout().contains("odd: dropped as too_few_words by recipe gopher-quality"), "{}", table.stdout());
+    assert!(
+        table.stdout().contains("odd: dropped as too_few_words by recipe gopher-quality"),
+        "{}",
+        table.stdout()
+    );
     assert!(
         table.stdout().contains("would drop") && table.stdout().contains("- # one…"),
         "{}",
