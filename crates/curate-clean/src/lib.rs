@@ -17,6 +17,7 @@ mod words;
 mod stats;
 mod expr;
 mod recipe;
+mod pii;
 mod nearest;
 mod error;
 
@@ -25,6 +26,7 @@ pub use error::{Error, Result};
 pub use expr::{Expression, ExpressionError, Problem};
 pub use extract::{EXTRACT_THREAD, Engine, ExtractOptions, MainText, PageExtractor, PageText, UnknownEngine};
 pub use normalise::{Changes, Normaliser};
+pub use pii::{Pii, PiiCounts, PiiKind, PiiMode, PiiOptions, PiiOutcome, PiiScratch, PiiSpan};
 pub use recipe::{Recipe, Rule};
 pub use stats::{Measurements, Measurer, StatisticInfo, statistics};
 pub use words::Words;
