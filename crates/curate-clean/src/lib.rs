@@ -18,9 +18,13 @@ mod stats;
 mod expr;
 mod recipe;
 mod pii;
+mod bad_words;
+mod url_lists;
+mod site_lines;
 mod nearest;
 mod error;
 
+pub use bad_words::{BadWord, BadWords, BadWordsError, BadWordsOptions};
 pub use clean::{CleanScratch, Cleaner, EMPTY, RuleOutcome};
 pub use error::{Error, Result};
 pub use expr::{Expression, ExpressionError, Problem};
@@ -28,5 +32,7 @@ pub use extract::{EXTRACT_THREAD, Engine, ExtractOptions, MainText, PageExtracto
 pub use normalise::{Changes, Normaliser};
 pub use pii::{Pii, PiiCounts, PiiKind, PiiMode, PiiOptions, PiiOutcome, PiiScratch, PiiSpan};
 pub use recipe::{Recipe, Rule};
+pub use site_lines::{SiteLines, SiteLinesError, SiteLinesLearner, SiteLinesOptions};
 pub use stats::{Measurements, Measurer, StatisticInfo, statistics};
+pub use url_lists::{BlockedUrl, UrlListTexts, UrlLists, host};
 pub use words::Words;

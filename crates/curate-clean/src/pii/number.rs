@@ -245,7 +245,7 @@ pub(super) fn luhn(digits: impl DoubleEndedIterator<Item = u8>) -> bool {
             (d, _) => 2 * d / 10 + 2 * d % 10,
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 /// A phone number whose first digit is at `at`.
