@@ -21,12 +21,20 @@ mod stats;
 mod dialects;
 mod expr;
 mod recipe;
+<<<<<<< HEAD
 mod judge;
 mod spans;
 mod lang;
+=======
+mod pii;
+mod bad_words;
+mod url_lists;
+mod site_lines;
+>>>>>>> ops
 mod nearest;
 mod error;
 
+pub use bad_words::{BadWord, BadWords, BadWordsError, BadWordsOptions};
 pub use clean::{CleanScratch, Cleaner, EMPTY, RuleOutcome};
 pub use dialects::Edit;
 pub use error::{Error, Result};
@@ -38,7 +46,13 @@ pub use lang::{
     SampleOptions, Script, UnknownLanguage,
 };
 pub use normalise::{Changes, Normaliser};
+pub use pii::{Pii, PiiCounts, PiiKind, PiiMode, PiiOptions, PiiOutcome, PiiScratch, PiiSpan};
 pub use recipe::{Recipe, Rule};
+<<<<<<< HEAD
 pub use spans::spans;
+=======
+pub use site_lines::{SiteLines, SiteLinesError, SiteLinesLearner, SiteLinesOptions};
+>>>>>>> ops
 pub use stats::{Measurements, Measurer, StatisticInfo, statistics};
+pub use url_lists::{BlockedUrl, UrlListTexts, UrlLists, host};
 pub use words::Words;
