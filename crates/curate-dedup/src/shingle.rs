@@ -62,12 +62,18 @@ impl Shingler {
     /// The shingles of `text`, ascending and each once; empty only for a text that is too short for the
     /// [`datatrove`](Profile::Datatrove) profile.
     pub fn shingles<'b>(&self, text: &str, buffers: &'b mut ShingleBuffers) -> &'b [u64] {
-        let ShingleBuffers { word, units: found, shingles, simplified, sort } = buffers;
+        self.unsorted(text, buffers);
+        sort_unique(&mut buffers.shingles, &mut buffers.sort);
+        &buffers.shingles
+    }
+
+    /// The shingles of `text` in the order in which they stand, with repeats.
+    pub(crate) fn unsorted<'b>(&self, text: &str, buffers: &'b mut ShingleBuffers) -> &'b [u64] {
+        let ShingleBuffers { word, units: found, shingles, simplified, sort: _ } = buffers;
         found.clear();
         shingles.clear();
         if self.profile == Profile::Datatrove {
             hash_windows(self.ngram, text, simplified, shingles);
-            sort_unique(shingles, sort);
             return shingles;
         }
         units(self.profile, text, word, found);
@@ -75,7 +81,6 @@ impl Shingler {
             units(Profile::Raw, text, word, found);
         }
         self.windows(found, shingles);
-        sort_unique(shingles, sort);
         shingles
     }
 

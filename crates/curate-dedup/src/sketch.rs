@@ -69,10 +69,25 @@ impl Sketcher {
         Sketch { band_keys: band_keys.into(), shingles: shingles.into() }
     }
 
+    /// The band keys alone, for engines that compare no shingles: nothing is sorted, since repeats and order do not
+    /// change a minimum.
+    pub fn band_keys<'b>(&self, text: &str, buffers: &'b mut SketchBuffers) -> &'b [u64] {
+        self.read_with(text, buffers, Shingler::unsorted).0
+    }
+
     /// The band keys and the shingles of a text, for a caller who does not keep both.
     pub fn read<'b>(&self, text: &str, buffers: &'b mut SketchBuffers) -> (&'b [u64], &'b [u64]) {
+        self.read_with(text, buffers, Shingler::shingles)
+    }
+
+    fn read_with<'b>(
+        &self,
+        text: &str,
+        buffers: &'b mut SketchBuffers,
+        shingles_of: impl for<'s> Fn(&Shingler, &str, &'s mut ShingleBuffers) -> &'s [u64],
+    ) -> (&'b [u64], &'b [u64]) {
         let SketchBuffers { shingles, signature, signature_64, keys } = buffers;
-        let shingles = self.shingler.shingles(text, shingles);
+        let shingles = shingles_of(&self.shingler, text, shingles);
         keys.clear();
         signature_64.clear();
         match &self.hasher {
