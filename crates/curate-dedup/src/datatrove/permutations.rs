@@ -78,17 +78,31 @@ fn minima_inline(blocks: &[Block], hashes: &[u64], minima: &mut [Lanes]) {
     const TILE: usize = 1024;
     for tile in hashes.chunks(TILE) {
         for (Block { a, b }, minima) in blocks.iter().zip(&mut *minima) {
-            let mut least = *minima;
+            let (mut least, mut greatest) = (*minima, [0; LANES]);
             for &hash in tile {
                 for lane in 0..LANES {
                     let value = hash.wrapping_mul(a[lane]).wrapping_add(b[lane]);
-                    // 2^61 is 1 modulo 2^61 - 1. The sum is at most 2^61 + 6, so one subtraction is enough, and it
-                    // wraps to something greater where there is nothing to subtract.
+                    // 2^61 is 1 modulo 2^61 - 1, so this is the remainder, or 2^61 - 1 more than it.
                     let value = (value & MERSENNE) + (value >> 61);
-                    least[lane] = least[lane].min(value).min(value.wrapping_sub(MERSENNE));
+                    least[lane] = least[lane].min(value);
+                    greatest[lane] = greatest[lane].max(value);
                 }
             }
-            *minima = least;
+            // One value in 2^58 is too great; so whether there is one is asked for all together.
+            if greatest.iter().any(|&value| value >= MERSENNE) {
+                lower_exactly(a, b, tile, minima);
+            } else {
+                *minima = least;
+            }
+        }
+    }
+}
+
+#[cold]
+fn lower_exactly(a: &Lanes, b: &Lanes, tile: &[u64], minima: &mut Lanes) {
+    for &hash in tile {
+        for (minimum, (a, b)) in minima.iter_mut().zip(a.iter().zip(b)) {
+            *minimum = (*minimum).min(hash.wrapping_mul(*a).wrapping_add(*b) % MERSENNE);
         }
     }
 }
@@ -160,6 +174,23 @@ mod tests {
         // The 10 000th number of the reference implementation with its default seed.
         let mut generator = MersenneTwister::new(5489);
         assert_eq!((0..10_000).map(|_| generator.next_u32()).last(), Some(4_123_659_995));
+    }
+
+    #[test]
+    fn remainders_at_the_edge_are_exact() {
+        // A permutation that changes nothing shows the remainder itself.
+        let block = Block { a: [1; LANES], b: [0; LANES] };
+        for simd in Simd::available() {
+            let permutations = Permutations { len: 1, blocks: vec![block.clone()], simd };
+            for hash in [0, 1, MERSENNE - 1, MERSENNE, MERSENNE + 1, 7 * MERSENNE + 6, 8 * MERSENNE, u64::MAX]
+            {
+                let mut signature = Vec::new();
+                permutations.minima(&[hash], &mut signature);
+                assert_eq!(signature, [hash % MERSENNE], "{hash} by {simd:?}");
+                permutations.minima(&[5, hash, 3], &mut signature);
+                assert_eq!(signature, [(hash % MERSENNE).min(3)], "{hash} by {simd:?}");
+            }
+        }
     }
 
     proptest! {

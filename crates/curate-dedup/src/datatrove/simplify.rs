@@ -53,31 +53,28 @@ impl Simplified {
     /// False, with nothing to rely on, if a character depends on its neighbours.
     fn read_characters(&mut self, text: &str) -> bool {
         let Self { bytes, used, starts } = self;
-        starts.clear();
         let needed = GROWTH * text.len() + 8;
         if bytes.len() < needed {
             bytes.resize(needed, 0);
         }
+        // A word and what separates it from the next are at least two bytes.
+        if starts.len() < text.len() / 2 + 2 {
+            starts.resize(text.len() / 2 + 2, 0);
+        }
         let text = text.as_bytes();
-        let (mut at, mut to) = (0, 0);
+        let (mut at, mut to, mut words) = (0, 0, 0);
         // Whether the last byte written ended a word, or nothing was written yet.
         let mut between = true;
         while at < text.len() {
             let plain = ASCII[usize::from(text[at])];
-            if plain == SPACE {
-                bytes[to] = b' ';
-                to += usize::from(!between);
-                between = true;
-                at += 1;
-                continue;
-            }
             if plain < SPECIAL {
-                if between {
-                    starts.push(to);
-                    between = false;
-                }
+                // No branch on where words end, which nobody can predict.
+                let space = plain == SPACE;
                 bytes[to] = plain;
-                to += 1;
+                starts[words] = to;
+                words += usize::from(between & !space);
+                to += usize::from(!(between & space));
+                between = space;
                 at += 1;
                 continue;
             }
@@ -112,13 +109,15 @@ impl Simplified {
                 }
             }
             if between && written > 0 {
-                starts.push(to);
+                starts[words] = to;
+                words += 1;
                 between = false;
             }
             to += written;
         }
         // A space at the end separates nothing.
         *used = to - usize::from(between && to > 0);
+        starts.truncate(words);
         true
     }
 }
