@@ -21,16 +21,13 @@ mod stats;
 mod dialects;
 mod expr;
 mod recipe;
-<<<<<<< HEAD
 mod judge;
 mod spans;
 mod lang;
-=======
 mod pii;
 mod bad_words;
 mod url_lists;
 mod site_lines;
->>>>>>> ops
 mod nearest;
 mod error;
 
@@ -48,11 +45,8 @@ pub use lang::{
 pub use normalise::{Changes, Normaliser};
 pub use pii::{Pii, PiiCounts, PiiKind, PiiMode, PiiOptions, PiiOutcome, PiiScratch, PiiSpan};
 pub use recipe::{Recipe, Rule};
-<<<<<<< HEAD
-pub use spans::spans;
-=======
 pub use site_lines::{SiteLines, SiteLinesError, SiteLinesLearner, SiteLinesOptions};
->>>>>>> ops
+pub use spans::spans;
 pub use stats::{Measurements, Measurer, StatisticInfo, statistics};
 pub use url_lists::{BlockedUrl, UrlListTexts, UrlLists, host};
 pub use words::Words;

@@ -56,16 +56,11 @@ mod minhash;
 mod datatrove;
 mod banding;
 mod sketch;
-<<<<<<< HEAD
 mod spill;
 mod runs;
 mod table;
 mod kept;
-=======
 mod components;
-mod index;
-mod store;
->>>>>>> dd-speed
 mod star;
 mod gate;
 mod keys;
@@ -79,12 +74,9 @@ mod tests;
 mod error;
 
 pub use banding::{Banding, MAX_BANDS, MAX_ROWS, match_probability};
-<<<<<<< HEAD
 pub use bloom::{BloomGate, BloomMapper, BloomOptions, BloomSummary};
-=======
 pub use components::{Components, Partition, Representative};
 pub use datatrove::{DatatroveBuffers, DatatroveHasher};
->>>>>>> dd-speed
 pub use error::{Error, Result};
 pub use gate::{DedupGate, Deduplicator};
 pub use index::{Manifest, Part, RunEntry, merge_index, verify_index};
