@@ -244,9 +244,9 @@ impl Explanation<'_> {
             shortened(self.id, PLACE_COLUMNS),
             self.recipe
         ));
-        line(format!("  {:<30}{:>14}{:>14}  {:<12}rule", "reason", "value", "threshold", ""));
+        line(format!("  {:<44}{:>14}{:>14}  {:<12}rule", "reason", "value", "threshold", ""));
         if self.reason.as_deref() == Some(EMPTY) {
-            line(format!("  {EMPTY:<30}{:>14}{:>14}  {:<12}no word in the text", "", "", "drops"));
+            line(format!("  {EMPTY:<44}{:>14}{:>14}  {:<12}no word in the text", "", "", "drops"));
         }
         if !self.edits.is_empty() {
             line(format!("  (its rules edit the text: {}; places are those before)", self.edits.join(", ")));
@@ -268,7 +268,7 @@ impl Explanation<'_> {
                 None => rule.expression.clone(),
             };
             let (value, threshold) = (number(rule.value), number(rule.threshold));
-            line(format!("  {:<30}{value:>14}{threshold:>14}  {says:<12}{condition}", rule.reason));
+            line(format!("  {:<44}{value:>14}{threshold:>14}  {says:<12}{condition}", rule.reason));
             if rule.fired {
                 rule.statistics.iter().flat_map(Statistic::lines).for_each(&mut line);
             }
