@@ -28,6 +28,7 @@ mod pii;
 mod bad_words;
 mod url_lists;
 mod site_lines;
+mod guards;
 mod nearest;
 mod error;
 
@@ -37,6 +38,10 @@ pub use dialects::Edit;
 pub use error::{Error, Result};
 pub use expr::{Expression, ExpressionError, Problem};
 pub use extract::{EXTRACT_THREAD, Engine, ExtractOptions, MainText, PageExtractor, PageText, UnknownEngine};
+pub use guards::{
+    Asked, BadWordStage, LanguageStage, LanguageStageScratch, LanguageTeller, PiiStage, SiteLineStage,
+    UrlStage,
+};
 pub use judge::{Judge, values};
 pub use lang::{
     Identified, LanguageCode, LanguageId, LanguageModel, LanguageRule, LanguageScratch, LanguageTag,

@@ -8,6 +8,7 @@
 //! source = "The published version that it pins."
 //! words = "whitespace"
 //! normalise = true
+//! pii = "token"                       # may be left out: personal data stays as it is
 //!
 //! [thresholds]                        # numbers that can be changed from outside, by name
 //! min_words = 50
@@ -27,7 +28,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::expr::{Expression, Operand, Test};
 use crate::nearest::nearest;
-use crate::{Edit, Error, Result, Words, statistics};
+use crate::{Edit, Error, PiiMode, Result, Words, statistics};
 
 /// The recipes that come with curate; the first is the default.
 const BUILTIN: [(&str, &str); 11] = [
@@ -54,7 +55,7 @@ const BUILTIN_NAMES: [&str; BUILTIN.len()] = {
     names
 };
 
-const KEYS: &[&str] = &["name", "description", "source", "words", "normalise", "thresholds", "rule"];
+const KEYS: &[&str] = &["name", "description", "source", "words", "normalise", "pii", "thresholds", "rule"];
 const RULE_KEYS: &[&str] = &["reason", "edit", "when", "drop_if"];
 
 /// A named list of rules, checked: every expression parses and every name in it is known.
@@ -65,6 +66,8 @@ pub struct Recipe {
     source: String,
     words: Words,
     normalise: bool,
+    /// What becomes of personal data and keys where nobody says otherwise.
+    pii: PiiMode,
     thresholds: BTreeMap<String, f64>,
     rules: Vec<Rule>,
 }
@@ -141,6 +144,7 @@ impl Recipe {
             source: root.string("source")?.1.to_owned(),
             words: root.words()?,
             normalise: root.boolean("normalise")?,
+            pii: root.pii()?,
             thresholds: BTreeMap::new(),
             rules: Vec::new(),
         };
@@ -234,6 +238,11 @@ impl Recipe {
     /// True if texts are normalised before anything is measured.
     pub fn normalise(&self) -> bool {
         self.normalise
+    }
+
+    /// What becomes of personal data and keys where nobody says otherwise; [`PiiMode::Off`] unless the recipe names a mode.
+    pub fn pii(&self) -> PiiMode {
+        self.pii
     }
 
     /// The thresholds by name, as they are now.
@@ -338,6 +347,20 @@ impl<'r, 'd> Section<'r, 'd> {
     fn boolean(&self, key: &'static str) -> Result<bool> {
         let value = self.get(key)?;
         value.get_ref().as_bool().ok_or_else(|| self.place.wrong_type(key, "true or false", value))
+    }
+
+    fn pii(&self) -> Result<PiiMode> {
+        if !self.table.contains_key("pii") {
+            return Ok(PiiMode::Off);
+        }
+        let (line, mode) = self.string("pii")?;
+        match mode {
+            "off" => Ok(PiiMode::Off),
+            "token" => Ok(PiiMode::Token),
+            "mask" => Ok(PiiMode::Mask),
+            "drop" => Ok(PiiMode::Drop),
+            _ => Err(self.place.unsuitable(line, "pii", "off, token, mask or drop", &format!("`{mode}`"))),
+        }
     }
 
     /// The thresholds by name, each with its line.

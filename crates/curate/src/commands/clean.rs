@@ -1,5 +1,6 @@
 //! `curate clean`: is this text worth keeping?
 
+pub(crate) mod guards;
 pub(crate) mod stats;
 mod rejudge;
 mod annotate;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use crate::chain::{Chain, Ending, Kind, Link, parameters};
 use crate::cli::{OutputOptions, StreamOptions};
+use crate::commands::clean::guards::{Guard, GuardOptions};
 use crate::commands::read::ReadOptions;
 use crate::failure::{Exit, Failure, Result};
 
@@ -69,6 +71,10 @@ pub(crate) struct CleanOptions {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     rejects: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    guards: GuardOptions,
 }
 
 /// What is done with statistics beside, or in place of, cleaning.
@@ -112,18 +118,26 @@ struct StatisticsOptions {
 }
 
 impl CleanOptions {
-    pub(crate) fn prepare(&self) -> Result<Link> {
-        self.link(Kind::Clean(Box::new(Cleaner::new(self.recipe()?)?)))
+    pub(crate) fn prepare(&self) -> Result<Vec<Link>> {
+        self.links(Kind::Clean(Box::new(Cleaner::new(self.recipe()?)?)))
     }
 
-    /// A stage with these options' logs.
-    fn link(&self, kind: Kind) -> Result<Link> {
-        Ok(Link {
+    /// A stage with what stands around it, and these options' logs.
+    fn links(&self, kind: Kind) -> Result<Vec<Link>> {
+        let (before, after) = self.guards.prepare(self.recipe()?.pii())?;
+        let guard = |guard: Guard| Kind::Guard(Box::new(guard));
+        let kinds: Vec<Kind> =
+            before.into_iter().map(guard).chain([kind]).chain(after.into_iter().map(guard)).collect();
+        let mut logs: Vec<_> =
+            self.rejects.iter().map(|path| (path.clone(), DropLogStyle::Documents)).collect();
+        let count = kinds.len();
+        let links = kinds.into_iter().enumerate().map(|(i, kind)| Link {
+            covers: count - i,
+            logs: std::mem::take(&mut logs),
+            parameters: if kind.is_guard() { serde_json::Value::Null } else { parameters(self) },
             kind,
-            covers: 1,
-            logs: self.rejects.iter().map(|path| (path.clone(), DropLogStyle::Documents)).collect(),
-            parameters: parameters(self),
-        })
+        });
+        Ok(links.collect())
     }
 
     /// The recipe with its thresholds set.
@@ -136,7 +150,9 @@ impl CleanOptions {
     /// All that the stage's verdicts depend on: the options, and what stands in a recipe file.
     pub(crate) fn fingerprint(&self) -> Result<serde_json::Value> {
         let recipe = if is_file(&self.recipe) { read_recipe(&self.recipe)? } else { String::new() };
-        Ok(serde_json::json!({ "options": self, "recipe": recipe, "rejects": self.rejects.is_some() }))
+        Ok(
+            serde_json::json!({ "options": self, "recipe": recipe, "rejects": self.rejects.is_some(), "files": self.guards.files()? }),
+        )
     }
 }
 
@@ -173,6 +189,15 @@ pub(crate) fn execute(command: &CleanCommand) -> Result<Exit> {
     if statistics.list_statistics {
         return list::all_statistics(statistics.json);
     }
+    if self::guards::GuardOptions::is_used(&stage.guards)
+        && (statistics.explain
+            || statistics.explain_id.is_some()
+            || statistics.annotate.is_some()
+            || statistics.from_stats.is_some())
+    {
+        return Err(Failure::new("statistics are judged and shown for rules only")
+            .with_hint("leave out the options on addresses, languages, words and personal data"));
+    }
     if statistics.explain || statistics.explain_id.is_some() {
         let request = explain::Request { id: statistics.explain_id.as_deref(), json: statistics.json };
         return explain::run(Cleaner::new(stage.recipe()?)?, &request, stream);
@@ -187,26 +212,29 @@ pub(crate) fn execute(command: &CleanCommand) -> Result<Exit> {
             return rejudge::judge_rows(rows, recipe, parameters(stage), stream, output);
         }
         let view = rejudge::RejudgeView::new(rows, recipe)?;
-        return clean(stage.link(Kind::View(Box::new(view)))?, stream, output);
+        return clean(stage.links(Kind::View(Box::new(view)))?, stream, output);
     }
     if let Some(path) = &statistics.stats {
         let view = stats::StatsView::create(Cleaner::new(stage.recipe()?)?, path)?;
-        return clean(stage.link(Kind::View(Box::new(view)))?, stream, output);
+        return clean(stage.links(Kind::View(Box::new(view)))?, stream, output);
     }
     clean(stage.prepare()?, stream, output)
 }
 
-fn clean(link: Link, stream: &StreamOptions, output: &OutputOptions) -> Result<Exit> {
+fn clean(links: Vec<Link>, stream: &StreamOptions, output: &OutputOptions) -> Result<Exit> {
     let chain = Chain {
         command: "clean",
-        links: vec![link],
+        links,
         ending: Ending::Documents(output.clone()),
         stream,
         read: ReadOptions::default(),
         canonical: false,
     };
-    chain.run(|links| match links.last_mut() {
-        Some(Link { kind: Kind::View(view), .. }) => view.finish(),
-        _ => Ok(Vec::new()),
+    chain.run(|links| {
+        let mut views = links.iter_mut().filter_map(|link| match &mut link.kind {
+            Kind::View(view) => Some(view),
+            _ => None,
+        });
+        views.next().map_or(Ok(Vec::new()), |view| view.finish())
     })
 }

@@ -292,7 +292,7 @@ fn key_of(field: &str) -> Result<OfDocument<Option<String>>> {
 }
 
 /// The address of a document, where there is one.
-fn url_of() -> Result<OfDocument<Option<String>>> {
+pub(crate) fn url_of() -> Result<OfDocument<Option<String>>> {
     let paths = [FieldPath::parse("url")?, FieldPath::parse("metadata.url")?];
     Ok(Box::new(move |doc: &Document<'_>| paths.iter().find_map(|path| field_of(doc, path))))
 }
@@ -379,6 +379,7 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
             Kind::Units(name, _, gate) => extras.push(unit_extra(name, &gate.summary())),
             Kind::Bloom(gate) => extras.push(bloom_extra(&gate.summary())),
             Kind::Clean(_)
+            | Kind::Guard(_)
             | Kind::Score(_)
             | Kind::Decontaminate(..)
             | Kind::Tokenize(..)
