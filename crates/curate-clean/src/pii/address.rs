@@ -149,9 +149,11 @@ fn continues_rejected(text: &str, start: usize, context: &Context) -> bool {
 }
 
 fn reads_like_address(text: &str, range: &Range<usize>, octets: [u8; 4]) -> bool {
-    let line_start = text[..range.start].rfind('\n').map_or(0, |i| i + 1);
-    let from = text.ceil_char_boundary(range.start.saturating_sub(NEAR_BEFORE).max(line_start));
-    let before = &text[from..range.start];
+    // The window is bounded: a line may be as long as the text.
+    let from = text.ceil_char_boundary(range.start.saturating_sub(NEAR_BEFORE));
+    let line_start = text[from..range.start].rfind('\n').map(|at| from + at + 1);
+    let before = &text[line_start.unwrap_or(from)..range.start];
+    let is_whole_line = line_start.is_some() || from == 0;
     if is_numbered(before) {
         return false;
     }
@@ -160,7 +162,7 @@ fn reads_like_address(text: &str, range: &Range<usize>, octets: [u8; 4]) -> bool
     if before.ends_with("//") || before.ends_with('@') || has_port_or_prefix(behind) {
         return true;
     }
-    if is_heading(before, from == line_start, behind) {
+    if is_heading(before, is_whole_line, behind) {
         return false;
     }
     if words(before).chain(words(behind)).any(is_network) {
