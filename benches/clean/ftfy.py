@@ -13,8 +13,11 @@ import sys
 import tempfile
 import time
 
-import ftfy
-import ftfy.bad_codecs  # noqa: F401  (registers sloppy-windows-1252)
+# This file has the name of the package, and its folder would be searched first.
+sys.path.pop(0)
+
+import ftfy  # noqa: E402
+import ftfy.bad_codecs  # noqa: E402, F401  (registers sloppy-windows-1252)
 
 SETTINGS = dict(
     remove_terminal_escapes=True, fix_encoding=True, restore_byte_a0=True, replace_lossy_sequences=True,

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// Words before a dotted number that make it something else, in lower case.
 const NUMBERED: &str = " section sections sect sec chapter chapters chap ch table tables figure figures fig appendix \
-    clause paragraph para article item rule part step example listing equation eq page version versions ver v release \
+    clause paragraph para article item rule part step listing equation eq page version versions ver v release \
     releases rel rev revision build update patch upgrade firmware oid abschnitt kapitel tabelle abbildung versión \
     sección capítulo tabla figura chapitre tableau versione sezione capitolo раздел глава таблица рисунок версия \
     版本 节 章 表 图 バージョン ";
@@ -82,11 +82,13 @@ impl Addresses {
         }
         let address: Ipv6Addr = run.parse().ok()?;
         let segments = address.segments();
-        let is_public = segments[0] & 0xe000 == 0x2000
+        let is_global = segments[0] & 0xe000 == 0x2000
             && !(segments[0] == 0x2001 && (segments[1] == 0xdb8 || segments[1] < 0x200))
             && segments[0] != 0x3fff;
-        let is_private = self.with_private && run.split(':').filter(|group| !group.is_empty()).count() >= 3;
-        Some((start..end, is_public || is_private))
+        let is_mapped = address.to_ipv4_mapped().is_some_and(|mapped| is_public(mapped.octets()));
+        // `2006::` is the end of a sentence before a literal block, and `a::b` a name in many languages.
+        let has_body = run.split(':').filter(|group| !group.is_empty()).count() >= 3;
+        Some((start..end, is_mapped || (has_body && (is_global || self.with_private))))
     }
 }
 
@@ -147,9 +149,11 @@ fn continues_rejected(text: &str, start: usize, context: &Context) -> bool {
 }
 
 fn reads_like_address(text: &str, range: &Range<usize>, octets: [u8; 4]) -> bool {
-    let line_start = text[..range.start].rfind('\n').map_or(0, |i| i + 1);
-    let from = text.ceil_char_boundary(range.start.saturating_sub(NEAR_BEFORE).max(line_start));
-    let before = &text[from..range.start];
+    // The window is bounded: a line may be as long as the text.
+    let from = text.ceil_char_boundary(range.start.saturating_sub(NEAR_BEFORE));
+    let line_start = text[from..range.start].rfind('\n').map(|at| from + at + 1);
+    let before = &text[line_start.unwrap_or(from)..range.start];
+    let is_whole_line = line_start.is_some() || from == 0;
     if is_numbered(before) {
         return false;
     }
@@ -158,10 +162,10 @@ fn reads_like_address(text: &str, range: &Range<usize>, octets: [u8; 4]) -> bool
     if before.ends_with("//") || before.ends_with('@') || has_port_or_prefix(behind) {
         return true;
     }
-    if is_heading(before, from == line_start, behind) {
+    if is_heading(before, is_whole_line, behind) {
         return false;
     }
-    if words(before).chain(words(behind)).any(|word| is_in(NETWORK, word)) {
+    if words(before).chain(words(behind)).any(is_network) {
         return true;
     }
     // Versions and sections count in small numbers; few addresses are made of them.
@@ -170,11 +174,13 @@ fn reads_like_address(text: &str, range: &Range<usize>, octets: [u8; 4]) -> bool
 
 /// True if one of the last three words announces a number of another kind; `Table 3` has had its number.
 fn is_numbered(before: &str) -> bool {
+    let sentence = before.rfind(". ").map_or(0, |at| at + 2);
+    let before = if before.len() - sentence > 2 { &before[sentence..] } else { before };
     if before.trim_end().ends_with(['§', '#']) {
         return true;
     }
     let last = before.rsplit(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).take(3);
-    last.take_while(|word| !is_in(NETWORK, word) && !word.starts_with(|c: char| c.is_ascii_digit()))
+    last.take_while(|word| !is_network(word) && !word.starts_with(|c: char| c.is_ascii_digit()))
         .any(|word| is_in(NUMBERED, word))
 }
 
@@ -197,6 +203,13 @@ fn has_port_or_prefix(behind: &str) -> bool {
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
+}
+
+/// `host`, but also `ParseIP`, `ip_addr` and `ipv4DNS`, as code names things.
+fn is_network(word: &str) -> bool {
+    is_in(NETWORK, word)
+        || word.ends_with("IP")
+        || ["addr", "Addr", "ipv4", "IPv4", "DNS"].iter().any(|part| word.contains(part))
 }
 
 /// True if the word, in lower case, is in the list that spaces part.

@@ -49,7 +49,12 @@ fn addresses() {
     check("9.9.9.9:443, 3.4.5.0/24", "<IPV4>:443, <IPV4>/24");
     check("地址93.184.216.34。", "地址<IPV4>。");
     check("2a00:1450:4001:81b::200e or [2606:4700::1111]:53", "<IPV6> or [<IPV6>]:53");
+    check("see the Section. For example '74.125.127.100'", "see the Section. For example '<IPV4>'");
+    check("ipv4DNS := net.ParseIP(\"8.8.8.8\")", "ipv4DNS := net.ParseIP(\"<IPV4>\")");
+    check("::ffff:123.123.123.123", "<IPV6>");
     for text in [
+        "November 5, 2006::",
+        "Sect. 4.100.2.4",
         "Section 4.1.2.4",
         "see § 91.100.2.4",
         "Sections 4.100.2.4, 4.100.2.5 and 4.100.2.6",
