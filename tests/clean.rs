@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{Ran, Scratch, corpus, curate, line, report, root, shell, tree};
+use serde_json::Value;
 
-fn prose(words: usize) -> String {
+use crate::support::{Ran, Random, Scratch, corpus, curate, line, prose, report, root, shell, tree};
+
+fn garden(words: usize) -> String {
     "the river and the garden that we have with of old stones ".repeat(words / 11 + 1)
 }
 
@@ -13,7 +15,7 @@ fn prose(words: usize) -> String {
 fn good_documents_stay_untouched_and_poor_ones_go_with_a_reason() {
     let dir = Scratch::new();
     let rejects = dir.path("rejects.jsonl");
-    let good = line("good", prose(100).trim_end());
+    let good = line("good", garden(100).trim_end());
     let input = good.clone() + &line("poor", "three words only");
     let out = curate(["clean".as_ref(), "--rejects".as_ref(), rejects.as_os_str()], &input).ok();
     assert_eq!(out.stdout(), good);
@@ -33,7 +35,7 @@ fn good_documents_stay_untouched_and_poor_ones_go_with_a_reason() {
 
 #[test]
 fn an_edited_document_keeps_its_other_fields() {
-    let text = prose(100).trim_end().replace(' ', "\u{a0}").replacen('\u{a0}', " \r\n", 1);
+    let text = garden(100).trim_end().replace(' ', "\u{a0}").replacen('\u{a0}', " \r\n", 1);
     let input = format!("{{\"n\" : 1.0, \"text\": {}, \"z\":[ ]}}\n", serde_json::json!(text));
     let out = curate(["clean", "--recipe", "none"], &input).ok();
     let expected = format!(
@@ -45,7 +47,7 @@ fn an_edited_document_keeps_its_other_fields() {
 
 #[test]
 fn thresholds_can_be_set_and_names_are_checked() {
-    let input = line("a", prose(20).trim_end());
+    let input = line("a", garden(20).trim_end());
     assert_eq!(curate(["clean"], &input).ok().stdout(), "");
     assert_eq!(curate(["clean", "--set", "min_words=10"], &input).ok().stdout(), input);
     let wrong = curate(["clean", "--set", "min_wrds=10"], "").expect(2);
@@ -184,7 +186,7 @@ fn judging_statistics_is_cleaning() {
             .stderr
             .contains("rows of statistics without a document")
     );
-    let unknown = dir.file("unknown.jsonl", line("never-seen", &prose(100)));
+    let unknown = dir.file("unknown.jsonl", line("never-seen", &garden(100)));
     let error = clean(&from, &[&unknown]).expect(2).stderr;
     assert!(error.contains("never-seen") && error.contains("order in which they were measured"), "{error}");
 }
@@ -227,7 +229,7 @@ fn annotations_mirror_the_documents_as_dolma_has_them() {
     let dir = Scratch::new();
     dir.file(
         "dump/documents/a.jsonl",
-        line("good", prose(100).trim_end()) + &line("poor", "three wörds only"),
+        line("good", garden(100).trim_end()) + &line("poor", "three wörds only"),
     );
     dir.file("dump/documents/deep/b.jsonl", line("empty", " "));
     let (documents, dump) = (dir.path("dump/documents"), dir.path("dump"));
@@ -266,7 +268,7 @@ fn annotations_mirror_the_documents_as_dolma_has_them() {
 fn a_document_is_explained_rule_by_rule() {
     let dir = Scratch::new();
     let text = "- # one…\n- # two…\n- three…\n";
-    let input = dir.file("in.jsonl", line("first", &prose(100)) + &line("odd", text));
+    let input = dir.file("in.jsonl", line("first", &garden(100)) + &line("odd", text));
     let json = json_lines(clean("--recipe gopher-quality --explain-id odd --json", &[&input]).ok().stdout());
     assert_eq!(json.len(), 1);
     let odd = &json[0];
@@ -400,4 +402,108 @@ fn the_page_of_statistics_is_that_of_the_code() {
     }
     let found = fs::read_to_string(&path).unwrap_or_default();
     assert!(found == page, "docs/statistics.md is out of date: run with CURATE_UPDATE_SNAPSHOTS=1");
+}
+
+/// A document of a page.
+fn page_line(id: &str, url: &str, text: &str) -> String {
+    format!("{}\n", serde_json::json!({ "id": id, "text": text, "metadata": { "url": url } }))
+}
+
+fn reasons(dir: &Scratch, args: &[&str], input: &str) -> Vec<(String, String)> {
+    let rejects = dir.path("rejects.jsonl");
+    let mut all = vec!["clean", "--recipe=none", "-q", "--rejects", rejects.to_str().unwrap()];
+    all.extend(args);
+    curate(all, input).ok();
+    fs::read_to_string(rejects)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let json: Value = serde_json::from_str(line).unwrap();
+            (json["id"].as_str().unwrap().to_owned(), json["reason"].as_str().unwrap_or_default().to_owned())
+        })
+        .collect()
+}
+
+const ENGLISH: &str =
+    "The old lighthouse stands at the end of the pier, and nobody has lived there since the storm.";
+const GERMAN: &str =
+    "Der alte Leuchtturm steht am Ende der Mole, und seit dem Sturm hat dort niemand mehr gewohnt.";
+
+#[test]
+fn languages_are_told_kept_and_written_down() {
+    let dir = Scratch::new();
+    let input = [line("en", ENGLISH), line("de", GERMAN), line("digits", "1234 5678")].concat();
+    let dropped = reasons(&dir, &["--lang=en"], &input);
+    let other = |id: &str| (id.to_owned(), "language".to_owned());
+    assert_eq!(dropped, [other("de"), other("digits")]);
+    let out = curate(["clean", "--recipe=none", "-q", "--lang-field=metadata.lang"], &input).ok();
+    let found: Vec<Value> = out.stdout().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let languages: Vec<&str> = found.iter().map(|j| j["metadata"]["lang"].as_str().unwrap()).collect();
+    assert_eq!(languages, ["en-Latn", "de-Latn", "und"]);
+    assert!(found[0]["metadata"]["lang_score"].as_f64().unwrap() > 0.9);
+    assert_eq!(found[0]["text"], ENGLISH);
+    let unknown = curate(["clean", "--lang=englisch"], "").expect(2);
+    assert!(unknown.stderr.contains("there is no language `englisch`"), "{}", unknown.stderr);
+    let useless = curate(["clean", "--lang-model=x.bin"], "").expect(2);
+    assert!(useless.stderr.contains("--lang-model is of no use alone"), "{}", useless.stderr);
+}
+
+#[test]
+fn addresses_words_and_personal_data_are_judged() {
+    let dir = Scratch::new();
+    let list = |name: &str, text: &str| dir.file(name, text).display().to_string();
+    let input = [
+        page_line("a", "https://sub.bad.example/x", ENGLISH),
+        page_line("b", "https://good.example/casino/win", ENGLISH),
+        page_line("c", "https://good.example/", &format!("{ENGLISH} Dreadful stuff.")),
+        page_line(
+            "d",
+            "https://good.example/d",
+            &format!("{ENGLISH} Write to jo.doe@mail.example.org, at 8.8.8.8."),
+        ),
+        line("e", "No address at all, and nothing else that is of interest."),
+    ]
+    .concat();
+    let domains = format!("--block-domains={}", list("domains", "bad.example\n"));
+    let words = format!("--block-url-words={}", list("words", "casino\n"));
+    let phrases = format!("--bad-words={}", list("phrases", "dreadful\n"));
+    let dropped = reasons(&dir, &[&domains, &words, &phrases, "--pii=email=drop"], &input);
+    let expected = [("a", "url_domain"), ("b", "url_hard_word"), ("c", "bad_words"), ("d", "pii_email")];
+    assert_eq!(dropped, expected.map(|(id, reason)| (id.to_owned(), reason.to_owned())));
+    let tokens = curate(["clean", "--recipe=none", "--pii=token"], &input).ok();
+    assert!(tokens.stdout().contains("Write to <EMAIL>, at <IPV4>."), "{}", tokens.stdout());
+    let masked = curate(["clean", "--recipe=none", "-q", "--pii=mask,ipv4=off", "--threads=2"], &input).ok();
+    assert!(
+        masked.stdout().contains("at 8.8.8.8.") && !masked.stdout().contains("jo.doe"),
+        "{}",
+        masked.stdout()
+    );
+    let again = curate(["clean", "--recipe=none", "-q", "--pii=mask,ipv4=off", "--threads=1"], &input).ok();
+    assert_eq!(masked.stdout(), again.stdout());
+    let unknown = curate(["clean", "--pii=emial=drop"], "").expect(2);
+    assert!(unknown.stderr.contains("`emial` is no kind of personal data"), "{}", unknown.stderr);
+}
+
+#[test]
+fn lines_that_a_site_shares_are_learned_and_cut() {
+    let dir = Scratch::new();
+    let mut random = Random(4);
+    let pages: String = (0..40)
+        .map(|i| {
+            let host = if i % 2 == 0 { "one.example" } else { "two.example" };
+            let text = format!("Menu of {host}\n{}\nAll rights reserved by {host}", prose(30, &mut random));
+            page_line(&i.to_string(), &format!("https://{host}/{i}"), &text)
+        })
+        .collect();
+    let lines = dir.path("site.lines");
+    let lines = lines.to_str().unwrap();
+    let learned = curate(["clean", "site-lines", "-o", lines], &pages).ok();
+    assert!(learned.stderr.contains("4 shared lines of 40 pages"), "{}", learned.stderr);
+    let site_lines = format!("--site-lines={lines}");
+    let out = curate(["clean", "--recipe=none", "-q", &site_lines], &pages).ok();
+    assert_eq!(out.stdout().lines().count(), 40);
+    assert!(!out.stdout().contains("Menu of") && !out.stdout().contains("rights reserved"));
+    let damaged = dir.file("damaged", "not lines");
+    let fault = curate(["clean", &format!("--site-lines={}", damaged.display())], "").expect(2);
+    assert!(fault.stderr.contains("this is no file of site lines"), "{}", fault.stderr);
 }

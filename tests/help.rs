@@ -4,10 +4,11 @@ use std::fs;
 
 use crate::support::{curate, root};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "read",
     "clean",
     "clean diff",
+    "clean site-lines",
     "score",
     "train-classifier",
     "dedup",

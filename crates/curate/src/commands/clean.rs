@@ -1,6 +1,7 @@
 //! `curate clean`: is this text worth keeping?
 
 pub(crate) mod guards;
+mod site_lines;
 pub(crate) mod stats;
 mod rejudge;
 mod annotate;
@@ -53,6 +54,7 @@ pub(crate) struct CleanCommand {
 #[derive(Subcommand)]
 enum CleanView {
     Diff(diff::DiffCommand),
+    SiteLines(site_lines::SiteLinesCommand),
 }
 
 /// The options of the stage itself.
@@ -180,8 +182,10 @@ fn set_thresholds(recipe: &mut Recipe, settings: &[String]) -> Result<()> {
 
 pub(crate) fn execute(command: &CleanCommand) -> Result<Exit> {
     let CleanCommand { view, stage, statistics, stream, output } = command;
-    if let Some(CleanView::Diff(command)) = view {
-        return diff::execute(command);
+    match view {
+        Some(CleanView::Diff(command)) => return diff::execute(command),
+        Some(CleanView::SiteLines(command)) => return site_lines::execute(command),
+        None => {}
     }
     if statistics.list_recipes {
         return list::recipes(statistics.json);
@@ -189,7 +193,7 @@ pub(crate) fn execute(command: &CleanCommand) -> Result<Exit> {
     if statistics.list_statistics {
         return list::all_statistics(statistics.json);
     }
-    if self::guards::GuardOptions::is_used(&stage.guards)
+    if stage.guards.is_used()
         && (statistics.explain
             || statistics.explain_id.is_some()
             || statistics.annotate.is_some()
