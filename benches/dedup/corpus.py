@@ -44,9 +44,9 @@ class Writer:
         total = self.weights[-1]
         return [self.words[bisect.bisect(self.weights, self.rng.random() * total)] for _ in range(n)]
 
-    def text(self, words):
-        """Sentences of 5 to 25 words in paragraphs of 3 to 8 sentences."""
-        rng, out, at = self.rng, [], 0
+    def text(self, words, layout):
+        """Sentences of 5 to 25 words in paragraphs of 3 to 8 sentences; the number `layout` decides where they end."""
+        rng, out, at = random.Random(layout), [], 0
         sentences = 0
         while at < len(words):
             sentence = words[at : at + rng.randint(5, 25)]
@@ -72,25 +72,24 @@ class Writer:
 def documents(count, seed):
     rng = random.Random(seed)
     writer = Writer(rng)
-    originals = []
+    originals = []  # number, words, layout
     for i in range(count):
         if originals and rng.random() < COPIES * count / (count - 1):
-            original, words, text = rng.choice(originals)
+            original, words, layout = rng.choice(originals)
             kind = rng.randrange(4)
             label = "exact"
             if kind >= 2:
                 jaccard = rng.choice(JACCARDS)
                 words, label = writer.replaced(words, jaccard), f"J{jaccard}"
-            if kind == 2 or kind == 0:
-                text = text if kind == 0 else writer.text(words)
-            else:
-                text, label = writer.text(words), label + "+punctuation"
+            if kind % 2 == 1:
+                layout, label = rng.random(), label + "+punctuation"
+            text = writer.text(words, layout)
             yield {"id": f"d{i}", "text": text, "of": f"d{original}", "kind": label}
             continue
         length = max(20, round(rng.lognormvariate(6.078, 0.6)))
-        words = writer.draw(length)
-        text = writer.text(words)
-        originals.append((i, words, text))
+        words, layout = writer.draw(length), rng.random()
+        text = writer.text(words, layout)
+        originals.append((i, words, layout))
         yield {"id": f"d{i}", "text": text, "of": None, "kind": "original"}
 
 
