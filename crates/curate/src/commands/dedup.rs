@@ -180,6 +180,9 @@ enum ProfileName {
     /// White-space words as they stand
     #[serde(rename = "raw")]
     Raw,
+    /// datatrove's text simplification and signatures, bit for bit; texts of fewer than N words match nothing
+    #[serde(rename = "datatrove")]
+    Datatrove,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum, Serialize)]
@@ -270,6 +273,7 @@ impl DedupStage {
             profile: match self.profile {
                 ProfileName::Curate1 => Profile::Curate1,
                 ProfileName::Raw => Profile::Raw,
+                ProfileName::Datatrove => Profile::Datatrove,
             },
             seed: self.seed,
             verify: self.verify == Verify::Jaccard,
