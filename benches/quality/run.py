@@ -8,7 +8,8 @@
 Language id: labels and probabilities of lid.176.ftz (hierarchical softmax, quantised) on every paragraph of udhr.jsonl.
 Quality: pairs of corpora out of mix.jsonl, split in half by order; AUC on the second half of our linear model, of our fastText
 training and of the official one (same vocabulary options, one thread), and MB a second of scoring on one thread. Times are
-the best of three passes over texts in memory, without reading and parsing.
+CPU seconds of a pass over texts in memory (ours: the mean over a second, the package: the best of three), without reading and parsing. Both fastTexts get 25 epochs at a
+learning rate of 0.5: with the defaults, corpora as small as these teach them little.
 """
 
 import argparse
@@ -44,9 +45,9 @@ def ours(target, mode, model, texts, *rest):
 def official(model, texts, k=1):
     best = float("inf")
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         answers = [model.f.predict(text.replace("\n", " ") + "\n", k, 0.0, "strict") for text in texts]
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     return answers, best
 
 
@@ -98,7 +99,7 @@ def quality(target, name, positives, negatives):
         def train(to):
             start = time.perf_counter()
             subprocess.run([target / "release/curate", "train-classifier", "--pos", pos, "--neg", neg, "--to", to,
-                            "--held-out", "0", "--quiet", "-o", tmp / to], check=True)
+                            "--held-out", "0", "--quiet", "-o", tmp / to, *(TUNED if to == "fasttext" else [])], check=True)
             return time.perf_counter() - start
 
         for to in ["linear", "fasttext"]:
@@ -115,7 +116,7 @@ def quality(target, name, positives, negatives):
         random.Random(1).shuffle(lines)
         (tmp / "train.txt").write_text("\n".join(lines) + "\n")
         start = time.perf_counter()
-        model = fasttext.train_supervised(str(tmp / "train.txt"), dim=16, lr=0.1, epoch=5, wordNgrams=2, bucket=1 << 20,
+        model = fasttext.train_supervised(str(tmp / "train.txt"), dim=16, lr=0.5, epoch=25, wordNgrams=2, bucket=1 << 20,
                                           minCount=2, thread=1, verbose=0)
         seconds = time.perf_counter() - start
         theirs, took = official(model, texts, 2)
@@ -138,7 +139,7 @@ def main():
     by_source = {}
     for doc in mix:
         by_source.setdefault(doc["source"], []).append(doc["text"])
-        if doc["source"] == "mlschmitt/classic-books-markdown":
+        if doc["metadata"].get("year", "").isdigit():
             age = "to" if int(doc["metadata"]["year"]) <= 1905 else "after"
             by_source.setdefault(f"books {age} 1905", []).append(doc["text"])
     for positive, negative in PAIRS:
@@ -147,6 +148,7 @@ def main():
             quality(target, f"{'+'.join(positive)} / {'+'.join(negative)}", pick(positive), pick(negative))
 
 
+TUNED = ["--epochs", "25", "--learning-rate", "0.5"]
 DOCS = ["python3.11-doc", "rust-doc", "llvm-19-doc", "clang-19-doc", "sqlite3-doc", "postgresql-doc-15", "nodejs-doc"]
 SPECS = ["python/peps", "ethereum/EIPs", "rust-lang/rfcs"]
 PAIRS = [(DOCS, SPECS), (["rust-doc"], ["rust-lang/rfcs"]), (["books to 1905"], ["books after 1905"])]
