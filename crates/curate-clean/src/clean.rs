@@ -69,7 +69,7 @@ impl Cleaner {
         let rules =
             recipe.rules().iter().map(|rule| CompiledRule::new(&recipe, rule)).collect::<Result<_>>()?;
         let normaliser = recipe.normalise().then(Normaliser::new);
-        let measurer = Measurer::new(recipe.words());
+        let measurer = Measurer::with_stop_words(recipe.words(), recipe.stop_words());
         Ok(Self { recipe, normaliser, measurer, editor: Editor::new(), rules, empty: EMPTY.into() })
     }
 
