@@ -66,6 +66,7 @@ mod gate;
 mod keys;
 mod lines;
 mod bloom;
+mod substring;
 mod index;
 mod options;
 mod summary;
@@ -87,5 +88,9 @@ pub use options::{DedupOptions, MAX_NGRAM, MIN_MEMORY, MIN_THRESHOLD, MinHashOpt
 pub use shingle::{ShingleBuffers, Shingler};
 pub use similar::{similar, similar_at_least};
 pub use sketch::{DedupMapper, DedupWork, Sketch, SketchBuffers, Sketcher};
+pub use substring::{
+    Copies, RepeatFinder, RepeatMapper, Repeats, SpanAction, SpanLog, SubstringGate, SubstringMapper, SubstringOptions,
+    SubstringSummary, SubstringUnit,
+};
 pub use summary::{Cluster, DedupSummary, JaccardBin, MemorySummary, MinHashSummary, SourceSummary};
 pub use words::Profile;
