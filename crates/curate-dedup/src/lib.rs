@@ -89,8 +89,8 @@ pub use shingle::{ShingleBuffers, Shingler};
 pub use similar::{similar, similar_at_least};
 pub use sketch::{DedupMapper, DedupWork, Sketch, SketchBuffers, Sketcher};
 pub use substring::{
-    Copies, RepeatFinder, RepeatMapper, Repeats, SpanAction, SpanLog, SubstringGate, SubstringMapper, SubstringOptions,
-    SubstringSummary, SubstringUnit,
+    Copies, RepeatFinder, RepeatMapper, Repeats, SpanAction, SpanLog, SubstringGate, SubstringMapper,
+    SubstringOptions, SubstringSummary, SubstringUnit,
 };
 pub use summary::{Cluster, DedupSummary, JaccardBin, MemorySummary, MinHashSummary, SourceSummary};
 pub use words::Profile;

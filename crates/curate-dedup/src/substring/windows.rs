@@ -79,9 +79,21 @@ mod tests {
         let hash = WindowHash::new(5, 3);
         let units: Vec<u64> = (0..40).map(|i| finish(i % 7)).collect();
         let mut rolled = Vec::new();
-        hash.keys(5, units.len(), |i| units[i], |key| { rolled.push(key); Ok(()) }).unwrap();
+        hash.keys(
+            5,
+            units.len(),
+            |i| units[i],
+            |key| {
+                rolled.push(key);
+                Ok(())
+            },
+        )
+        .unwrap();
         for (window, key) in units.windows(5).zip(&rolled) {
-            let keep = |alone| { assert_eq!(alone, *key); Ok(()) };
+            let keep = |alone| {
+                assert_eq!(alone, *key);
+                Ok(())
+            };
             hash.keys(5, 5, |i| window[i], keep).unwrap();
             assert!(key >> KEY_BITS == 0);
         }
