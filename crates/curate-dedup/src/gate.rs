@@ -130,6 +130,11 @@ impl DedupGate {
         }
     }
 
+    /// Whether it compares shingles.
+    pub(crate) fn verifies(&self) -> bool {
+        self.minhash.as_ref().is_some_and(|(star, _)| star.verifies())
+    }
+
     fn minhash_summary(&self) -> Option<MinHashSummary> {
         let (star, options) = self.minhash.as_ref()?;
         let banding = options.banding().expect("checked when the gate was made");
@@ -152,7 +157,7 @@ impl DedupGate {
         let [records, ids, sets] = self.kept.stores().map(|store| store.memory());
         let (keys, clusters) = (self.table.memory(), self.tally.memory());
         let total = keys + records + ids + sets + clusters;
-        MemorySummary { keys, records, ids, shingle_sets: sets, clusters, total }
+        MemorySummary { keys, records, ids, shingle_sets: sets, clusters, order: 0, total }
     }
 
     fn decide(&mut self, doc: &Document<'_>, work: DedupWork) -> Result<Verdict> {

@@ -58,12 +58,14 @@ mod banding;
 mod sketch;
 mod spill;
 mod runs;
+mod external;
 mod table;
 mod kept;
 mod components;
 mod star;
 mod gate;
 mod keys;
+mod twopass;
 mod lines;
 mod bloom;
 mod index;
@@ -87,5 +89,9 @@ pub use options::{DedupOptions, MAX_NGRAM, MIN_MEMORY, MIN_THRESHOLD, MinHashOpt
 pub use shingle::{ShingleBuffers, Shingler};
 pub use similar::{similar, similar_at_least};
 pub use sketch::{DedupMapper, DedupWork, Sketch, SketchBuffers, Sketcher};
-pub use summary::{Cluster, DedupSummary, JaccardBin, MemorySummary, MinHashSummary, SourceSummary};
+pub use summary::{ClusterSample, DedupSummary, JaccardBin, MemorySummary, MinHashSummary, SourceSummary};
+pub use twopass::{
+    Cluster, DecidedGate, DecidedMapper, DecidedSummary, Decisions, GatherGate, GatherMapper, GatherWork,
+    KeyOf, NumberOf, Order, gather_contents, gather_keys,
+};
 pub use words::Profile;

@@ -24,7 +24,7 @@ pub struct DedupSummary {
     /// Kept documents that stand for at least one removed one.
     pub clusters: u64,
     /// The biggest of them, biggest first, then by input order.
-    pub biggest_clusters: Vec<Cluster>,
+    pub biggest_clusters: Vec<ClusterSample>,
     /// By source, for what has one.
     pub sources: BTreeMap<String, SourceSummary>,
     pub memory: MemorySummary,
@@ -63,7 +63,7 @@ pub struct JaccardBin {
 
 /// A kept document and those removed in its favour.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Cluster {
+pub struct ClusterSample {
     /// The id of the kept document.
     pub representative: String,
     /// All of them, the representative included.
@@ -97,7 +97,21 @@ pub struct MemorySummary {
     pub shingle_sets: u64,
     /// Cluster sizes, and the ids of a few members of each.
     pub clusters: u64,
+    /// Where the documents come in the order, for two passes.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub order: u64,
     pub total: u64,
+}
+
+impl MemorySummary {
+    pub(crate) fn add_order(&mut self, bytes: u64) {
+        self.order += bytes;
+        self.total += bytes;
+    }
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 const HISTOGRAM_BINS: usize = 20;
@@ -200,7 +214,7 @@ impl Tally {
     pub(crate) fn biggest_clusters(
         &self,
         id_of: impl Fn(DocNumber) -> Result<String>,
-    ) -> Result<Vec<Cluster>> {
+    ) -> Result<Vec<ClusterSample>> {
         let mut biggest: Vec<(u32, DocNumber)> = Vec::new();
         for (&doc, &removed) in &self.removed {
             let full = biggest.len() == BIGGEST_CLUSTERS;
@@ -226,7 +240,7 @@ impl Tally {
             at += 8 + u64::from(len);
         }
         let cluster = |((removed, doc), members): ((u32, DocNumber), _)| {
-            Ok(Cluster { representative: id_of(doc)?, size: u64::from(removed) + 1, members })
+            Ok(ClusterSample { representative: id_of(doc)?, size: u64::from(removed) + 1, members })
         };
         biggest.into_iter().zip(members).map(cluster).collect()
     }

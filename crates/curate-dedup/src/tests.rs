@@ -9,11 +9,11 @@ use crate::*;
 
 /// Why a document was removed.
 #[derive(Debug, Clone, PartialEq)]
-struct Removal {
-    reason: String,
+pub(crate) struct Removal {
+    pub(crate) reason: String,
     /// The position of the kept document.
-    dup_of: usize,
-    jaccard: f64,
+    pub(crate) dup_of: usize,
+    pub(crate) jaccard: f64,
 }
 
 /// Runs the stage over texts; their ids are their positions. `None` = kept.
@@ -86,7 +86,7 @@ fn check(options: DedupOptions, texts: &[impl AsRef<str>], expected: &[usize]) {
 }
 
 /// `count` words that no other `kind` has.
-fn words(kind: &str, count: usize) -> Vec<String> {
+pub(crate) fn words(kind: &str, count: usize) -> Vec<String> {
     (0..count).map(|i| format!("{kind}{i}")).collect()
 }
 
@@ -352,7 +352,7 @@ fn an_index_and_then_more_is_all_at_once() {
 }
 
 /// The definition, pair by pair, on owned words.
-fn brute_force(threshold: f64, ngram: usize, texts: &[String]) -> Vec<Option<Removal>> {
+pub(crate) fn brute_force(threshold: f64, ngram: usize, texts: &[String]) -> Vec<Option<Removal>> {
     let split: Vec<Vec<&str>> = texts.iter().map(|text| text.split_whitespace().collect()).collect();
     let sets: Vec<BTreeSet<&[&str]>> = split
         .iter()
