@@ -12,6 +12,7 @@ mod read;
 mod clean;
 mod quality;
 mod dedup;
+mod dedup_two_pass;
 mod decontaminate;
 mod tokens;
 mod run;
