@@ -73,6 +73,8 @@ mod options;
 mod summary;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traps;
 mod error;
 
 pub use banding::{Banding, MAX_BANDS, MAX_ROWS, match_probability};

@@ -25,7 +25,7 @@ fn in_memory() -> Storage {
     Storage { memory: 64 << 20, place: Place::TemporaryIn(std::env::temp_dir()) }
 }
 
-fn dedup_in(
+pub(crate) fn dedup_in(
     options: DedupOptions,
     storage: &Storage,
     texts: &[impl AsRef<str>],
