@@ -109,6 +109,7 @@ impl DedupGate {
             near_duplicates: tally.near_duplicates,
             minhash: self.minhash_summary(),
             clusters: tally.clusters(),
+            cluster_sizes: tally.cluster_sizes(),
             biggest_clusters: tally.biggest_clusters(|doc| kept.id(doc))?,
             sources: tally.sources.clone(),
             memory: self.memory(),

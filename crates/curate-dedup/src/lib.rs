@@ -91,7 +91,9 @@ pub use options::{DedupOptions, MAX_NGRAM, MIN_MEMORY, MIN_THRESHOLD, MinHashOpt
 pub use shingle::{ShingleBuffers, Shingler};
 pub use similar::{similar, similar_at_least};
 pub use sketch::{DedupMapper, DedupWork, Sketch, SketchBuffers, Sketcher};
-pub use summary::{ClusterSample, DedupSummary, JaccardBin, MemorySummary, MinHashSummary, SourceSummary};
+pub use summary::{
+    ClusterSample, ClusterSizes, DedupSummary, JaccardBin, MemorySummary, MinHashSummary, SourceSummary,
+};
 pub use twopass::{
     Cluster, DecidedGate, DecidedMapper, DecidedSummary, Decisions, GatherGate, GatherMapper, GatherWork,
     KeyOf, NumberOf, Order, gather_contents, gather_keys,

@@ -23,6 +23,8 @@ pub struct DedupSummary {
     pub minhash: Option<MinHashSummary>,
     /// Kept documents that stand for at least one removed one.
     pub clusters: u64,
+    /// How many of them have how many documents; empty bins are left out.
+    pub cluster_sizes: Vec<ClusterSizes>,
     /// The biggest of them, biggest first, then by input order.
     pub biggest_clusters: Vec<ClusterSample>,
     /// By source, for what has one.
@@ -59,6 +61,14 @@ pub struct MinHashSummary {
 pub struct JaccardBin {
     pub from: f64,
     pub count: u64,
+}
+
+/// Clusters of `from` to `to` documents, the representative included: 2, 3 to 4, 5 to 8, and so on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ClusterSizes {
+    pub from: u64,
+    pub to: u64,
+    pub clusters: u64,
 }
 
 /// A kept document and those removed in its favour.
@@ -210,6 +220,17 @@ impl Tally {
         self.removed.len() as u64
     }
 
+    pub(crate) fn cluster_sizes(&self) -> Vec<ClusterSizes> {
+        // A cluster with n removed documents has n + 1, and falls into the bin that ends at the next power of two.
+        let mut bins = [0u64; 33];
+        for &removed in self.removed.values() {
+            bins[(u64::from(removed) + 1).next_power_of_two().ilog2() as usize] += 1;
+        }
+        let bins = (0u32..).zip(bins).filter(|(_, clusters)| *clusters > 0);
+        let bin = |(log, clusters)| ClusterSizes { from: (1u64 << (log - 1)) + 1, to: 1u64 << log, clusters };
+        bins.map(bin).collect()
+    }
+
     /// The biggest clusters; `id_of` knows the ids of kept documents.
     pub(crate) fn biggest_clusters(
         &self,
@@ -288,6 +309,8 @@ mod tests {
         assert_eq!(found[0].members, ["r5.0", "r5.1", "r5.2", "r5.3", "r5.4"]);
         assert_eq!(found[1].members, ["r1.0", "r1.1", "r1.2"]);
         assert_eq!(tally.clusters(), 12);
+        let sizes: Vec<_> = tally.cluster_sizes().iter().map(|s| (s.from, s.to, s.clusters)).collect();
+        assert_eq!(sizes, [(2, 2, 8), (3, 4, 3), (9, 16, 1)]);
     }
 
     #[test]

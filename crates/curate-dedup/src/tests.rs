@@ -266,6 +266,7 @@ fn the_summary_as_json() {
                 "jaccard_histogram": [{ "from": 0.95, "count": 1 }],
             },
             "clusters": 1,
+            "cluster_sizes": [{ "from": 3, "to": 4, "clusters": 1 }],
             "biggest_clusters": [{ "representative": "0", "size": 3, "members": ["1", "2"] }],
             "sources": { "even": { "documents": 2, "removed": 1 }, "odd": { "documents": 2, "removed": 1 } },
             "disk_bytes": 0,

@@ -476,6 +476,7 @@ impl ComponentsEngine {
             exact_duplicates: 0,
             near_duplicates: removed,
             clusters: tally.clusters(),
+            cluster_sizes: tally.cluster_sizes(),
             biggest_clusters: tally.biggest_clusters(id_of).map_err(failed)?,
             sources: tally.sources.clone(),
             memory,

@@ -1,5 +1,6 @@
 //! `curate dedup`: have we seen this before?
 
+mod said;
 pub(crate) mod two_pass;
 
 use std::path::PathBuf;
@@ -8,15 +9,16 @@ use std::time::Instant;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use curate_core::Document;
 use curate_dedup::{
-    BloomGate, BloomOptions, BloomSummary, Cluster, DecidedSummary, DedupOptions, DedupSummary, Deduplicator,
-    KeyGate, KeyMapper, KeySummary, Manifest, MinHashOptions, Order, Place, Profile, Representative, Storage,
-    Unit, UnitGate, UnitMapper, UnitOptions, UnitSummary, comparable_url, gather_contents, gather_keys,
+    BloomGate, BloomOptions, BloomSummary, Cluster, DecidedSummary, DedupOptions, Deduplicator, KeyGate,
+    KeyMapper, KeySummary, Manifest, MinHashOptions, Order, Place, Profile, Representative, Storage, Unit,
+    UnitGate, UnitMapper, UnitOptions, UnitSummary, comparable_url, gather_contents, gather_keys,
     merge_index, verify_index,
 };
 use curate_io::{DropLogStyle, FieldPath, field_of};
 use serde::Serialize;
 use serde_json::json;
 
+use self::said::extra;
 use self::two_pass::{Asked, Keep, Settling};
 use crate::chain::{Chain, Ending, Kind, Link, OfDocument, find_inputs, parameters};
 use crate::cli::{OutputOptions, StreamOptions, byte_size};
@@ -497,45 +499,6 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
     Ok(extras)
 }
 
-/// What a dedup stage has to say after a run.
-fn extra(summary: &DedupSummary) -> Extra {
-    let mut lines = Vec::new();
-    if let Some(minhash) = &summary.minhash {
-        let verified = minhash.verified.map_or("none verified".to_owned(), |verified| {
-            format!("{} reach the threshold", thousands(verified))
-        });
-        lines.push(format!("dedup: {} candidate pairs, {verified}", thousands(minhash.candidates)));
-        if minhash.skipped_comparisons > 0 {
-            let n = thousands(minhash.skipped_comparisons);
-            lines.push(format!("dedup: {n} comparisons skipped in crowded buckets"));
-        }
-    }
-    if let Some(cluster) = summary.biggest_clusters.first() {
-        let (size, kept) = (thousands(cluster.size), &cluster.representative);
-        lines.push(format!(
-            "dedup: {} clusters, the biggest of {size} documents, kept {kept}",
-            thousands(summary.clusters)
-        ));
-    }
-    for (source, counts) in &summary.sources {
-        if counts.removed_ratio() > 0.5 && counts.documents >= MANY {
-            lines.push(format!(
-                "dedup: warning: {:.0} % of the {} documents of {source} were removed",
-                100.0 * counts.removed_ratio(),
-                thousands(counts.documents)
-            ));
-        }
-    }
-    let (memory, disk) = (bytes(summary.memory.total), bytes(summary.disk_bytes));
-    lines.push(match summary.indexed {
-        Some(indexed) => {
-            format!("dedup: {memory} of memory, {disk} on disk; {} documents were known", thousands(indexed))
-        }
-        None => format!("dedup: {memory} of memory, {disk} on disk"),
-    });
-    Extra { name: "dedup", value: parameters(summary), lines }
-}
-
 fn key_extra(summary: &KeySummary) -> Extra {
     let without = summary.without_key;
     let lines =
@@ -568,6 +531,3 @@ fn bloom_extra(summary: &BloomSummary) -> Extra {
     )];
     Extra { name: "dedup_bloom", value: parameters(summary), lines }
 }
-
-/// A source of fewer documents is not warned about.
-const MANY: u64 = 100;
