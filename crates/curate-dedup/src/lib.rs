@@ -58,12 +58,14 @@ mod banding;
 mod sketch;
 mod spill;
 mod runs;
+mod external;
 mod table;
 mod kept;
 mod components;
 mod star;
 mod gate;
 mod keys;
+mod twopass;
 mod lines;
 mod bloom;
 mod substring;
@@ -72,6 +74,8 @@ mod options;
 mod summary;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traps;
 mod error;
 
 pub use banding::{Banding, MAX_BANDS, MAX_ROWS, match_probability};
@@ -92,5 +96,11 @@ pub use substring::{
     Copies, RepeatFinder, RepeatMapper, Repeats, SpanAction, SpanLog, SubstringGate, SubstringMapper,
     SubstringOptions, SubstringSummary, SubstringUnit,
 };
-pub use summary::{Cluster, DedupSummary, JaccardBin, MemorySummary, MinHashSummary, SourceSummary};
+pub use summary::{
+    ClusterSample, ClusterSizes, DedupSummary, JaccardBin, MemorySummary, MinHashSummary, SourceSummary,
+};
+pub use twopass::{
+    Cluster, DecidedGate, DecidedMapper, DecidedSummary, Decisions, GatherGate, GatherMapper, GatherWork,
+    KeyOf, NumberOf, Order, gather_contents, gather_keys,
+};
 pub use words::Profile;
