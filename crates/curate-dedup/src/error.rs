@@ -77,6 +77,12 @@ pub enum Error {
     NoIndex { path: PathBuf },
 }
 
+impl From<Error> for curate_core::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error)
+    }
+}
+
 impl Error {
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::File { action, path: path.to_owned(), source }

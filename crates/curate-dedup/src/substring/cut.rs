@@ -1,10 +1,13 @@
 //! The second pass: repeated spans are cut out of the documents, or marked in them.
 
+use std::sync::Arc;
+
 use curate_core::{Counters, Document, Dropped, Gate, Mapper, Value, Verdict, Work};
-use serde_json::json;
+use serde::Serialize;
 
 use super::{Repeats, SpanAction, SubstringSummary, SubstringUnit};
 use crate::error::{Error, Result};
+use crate::twopass::Seen;
 use crate::words::placed_units;
 
 /// Sends every document to the gate, which knows where its repeats are.
@@ -20,18 +23,31 @@ impl Mapper for SubstringMapper {
     }
 }
 
-/// Takes the proof of each span: `start`, `end`, `dup_of`, `offset`, in bytes.
-pub type SpanLog = Box<dyn FnMut(&Document<'_>, &Dropped) -> curate_core::Result<()> + Send>;
+/// Takes the proof of each span: `start`, `end`, `dup_of`, `offset` in bytes, and its `text`.
+pub trait SpanLog: Send {
+    /// # Errors
+    /// The log could not be written; the run ends.
+    fn write(&mut self, doc: &Document<'_>, proof: &Dropped) -> curate_core::Result<()>;
+
+    /// Completes the log.
+    ///
+    /// # Errors
+    /// The log could not be written.
+    fn finish(self: Box<Self>) -> curate_core::Result<()>;
+}
 
 /// Cuts or marks what [`RepeatFinder`](super::RepeatFinder) found; it must see the same documents in the same order.
 pub struct SubstringGate {
-    repeats: Repeats,
-    log: Option<SpanLog>,
+    repeats: Arc<Repeats>,
+    summary: SubstringSummary,
+    log: Option<Box<dyn SpanLog>>,
     document: u64,
     segment: u64,
+    seen: Seen,
 }
 
 /// A piece of a text, in bytes, and where it was first.
+#[derive(Serialize)]
 struct Piece {
     start: usize,
     end: usize,
@@ -40,19 +56,47 @@ struct Piece {
 }
 
 impl SubstringGate {
-    pub fn new(repeats: Repeats, log: Option<SpanLog>) -> Self {
-        Self { repeats, log, document: 0, segment: 0 }
+    pub fn new(repeats: Arc<Repeats>) -> Self {
+        let summary = repeats.summary.clone();
+        Self { repeats, summary, log: None, document: 0, segment: 0, seen: Seen::default() }
     }
 
-    pub fn summary(&self) -> SubstringSummary {
-        self.repeats.summary.clone()
+    /// Writes the proofs of spans to `log` from now on.
+    pub fn set_log(&mut self, log: Box<dyn SpanLog>) {
+        self.log = Some(log);
     }
 
-    fn decide(&mut self, doc: &mut Document<'_>) -> Result<Verdict> {
-        let changed = || Error::Changed { id: doc.id().to_owned() };
-        if self.document >= self.repeats.summary.documents {
+    /// What was found, and done so far.
+    pub fn summary(&self) -> &SubstringSummary {
+        &self.summary
+    }
+
+    /// Call it after the last document, before the output counts as complete.
+    ///
+    /// # Errors
+    /// The documents were not those of the first pass.
+    pub fn check(&self) -> Result<()> {
+        let expected = self.summary.documents;
+        match self.document == expected && self.seen.digest() == self.repeats.seen {
+            true => Ok(()),
+            false => Err(Error::InputsChanged { first: expected, second: self.document }),
+        }
+    }
+
+    /// Completes the log.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub fn finish_log(&mut self) -> curate_core::Result<()> {
+        self.log.take().map_or(Ok(()), SpanLog::finish)
+    }
+
+    fn decide(&mut self, doc: &mut Document<'_>) -> curate_core::Result<Verdict> {
+        let changed = || curate_core::Error::from(Error::Changed { id: doc.id().to_owned() });
+        if self.document >= self.summary.documents {
             return Err(changed());
         }
+        self.seen.add(doc);
         let (start, end) = (self.repeats.start(self.document)?, self.repeats.start(self.document + 1)?);
         self.document += 1;
         let segments = cover(self.take_segments(start, end)?);
@@ -105,7 +149,7 @@ impl SubstringGate {
         Ok(segments)
     }
 
-    fn act(&mut self, doc: &mut Document<'_>, pieces: &[Piece]) -> Result<Verdict> {
+    fn act(&mut self, doc: &mut Document<'_>, pieces: &[Piece]) -> curate_core::Result<Verdict> {
         let Some(first) = pieces.first() else { return Ok(Verdict::Keep) };
         let text = doc.text();
         let mut spans: Vec<(usize, usize)> = Vec::new();
@@ -126,17 +170,14 @@ impl SubstringGate {
         };
         if let Some(log) = &mut self.log {
             for piece in pieces {
-                let proof = Dropped { reason: "repeated_substring".into(), proof: value(piece) };
-                log(doc, &proof)
-                    .map_err(|e| Error::io("write", "the log of spans".as_ref(), std::io::Error::other(e)))?;
+                let mut proof = value(piece);
+                proof.push(("text", Value::Text(text[piece.start..piece.end].to_owned())));
+                log.write(doc, &Dropped { reason: "repeated_substring".into(), proof })?;
             }
         }
-        let summary = &mut self.repeats.summary;
+        let summary = &mut self.summary;
         if let SpanAction::Mark(field) = &self.repeats.options.action {
-            let marks = pieces.iter().map(|piece| {
-                json!({ "start": piece.start, "end": piece.end, "dup_of": piece.dup_of, "offset": piece.offset })
-            });
-            let marks = serde_json::Value::from_iter(marks).to_string();
+            let marks = serde_json::to_string(pieces).expect("numbers and text are JSON");
             doc.set_field(field, marks);
         } else {
             let (mut rest, mut at) = (String::with_capacity(text.len() - cut), 0);
@@ -168,8 +209,9 @@ fn cover(segments: Vec<(u64, u64, u64)>) -> Vec<(u64, u64, u64)> {
         if chosen.last().is_some_and(|last| segment.1 <= last.1) {
             continue;
         }
-        // The last one is not needed if the one before it reaches this one.
-        if chosen.len() > 1 && chosen[chosen.len() - 2].1 >= segment.0 {
+        // The last one is not needed if the one before it overlaps this one. To touch is not enough: what stands between
+        // two words is cut if one segment holds both.
+        if chosen.len() > 1 && chosen[chosen.len() - 2].1 > segment.0 {
             chosen.pop();
         }
         chosen.push(segment);
@@ -181,6 +223,6 @@ impl Gate for SubstringGate {
     type Work = ();
 
     fn admit(&mut self, doc: &mut Document<'_>, (): ()) -> curate_core::Result<Verdict> {
-        self.decide(doc).map_err(curate_core::Error::other)
+        self.decide(doc)
     }
 }

@@ -3,12 +3,13 @@
 use curate_core::{Counters, Document, Gate, Mapper, Verdict, Work};
 
 use super::anchors::{Anchor, Anchors};
-use super::sorter::Sorter;
 use super::windows::{KEY_BITS, WindowHash};
 use super::{Copies, SubstringOptions, SubstringSummary, SubstringUnit};
 use crate::error::{Error, Result};
+use crate::external::{Sorted, Sorter};
 use crate::options::{Place, Storage};
 use crate::spill::{AppendStore, SpillDir};
+use crate::twopass::Seen;
 use crate::words::{PlacedUnit, placed_units};
 
 const POSITION_BITS: u32 = 128 - KEY_BITS;
@@ -78,8 +79,10 @@ pub struct RepeatFinder {
     /// For each document its first unit and the place of its id, 8 bytes each.
     documents: AppendStore,
     ids: AppendStore,
-    anchors: Sorter,
+    /// The hash of each anchor, its first window and how many there are.
+    anchors: Sorter<2>,
     dir: SpillDir,
+    seen: Seen,
     summary: SubstringSummary,
     buffer: Vec<u8>,
     /// Tests make the first hash functions bad ones.
@@ -104,6 +107,7 @@ impl RepeatFinder {
             ids: store("ids"),
             anchors: Sorter::new("anchors", memory / 5),
             dir: SpillDir::temporary_below(parent.clone()),
+            seen: Seen::default(),
             summary: SubstringSummary::default(),
             buffer: Vec::new(),
             key_mask: |_| u128::MAX,
@@ -114,6 +118,7 @@ impl RepeatFinder {
         if u32::try_from(doc.text_len()).is_err() {
             return Err(Error::TextTooLong { id: doc.id().to_owned(), bytes: doc.text_len() as u64 });
         }
+        self.seen.add(doc);
         let start = self.summary.units;
         self.document_entry(start, doc.id())?;
         match self.options.unit {
@@ -137,8 +142,9 @@ impl RepeatFinder {
         }
         for anchor in &work.anchors {
             let range = (start + u64::from(anchor.first)) << COUNT_BITS | u64::from(anchor.windows);
-            self.anchors.push(u128::from(anchor.key) << 64 | u128::from(range), &mut self.dir)?;
+            self.anchors.push([anchor.key, range], &mut self.dir)?;
         }
+        self.summary.anchors += work.anchors.len() as u64;
         Ok(())
     }
 
@@ -149,113 +155,87 @@ impl RepeatFinder {
         Ok(())
     }
 
-    /// Finds the repeats, after the last document.
+    /// Finds the repeats, after the last document. `alive` is asked now and then; its error ends the work.
     ///
     /// # Errors
     /// Files that cannot be written or read, or eight bad hash functions in a row.
-    pub fn finish(mut self) -> Result<Repeats> {
+    pub fn finish(
+        mut self,
+        mut alive: impl FnMut() -> curate_core::Result<()>,
+    ) -> curate_core::Result<Repeats> {
         self.document_entry(self.summary.units, "")?;
-        self.summary.anchors = self.anchors.len();
-        let hot = self.shared_anchors()?;
+        let hot = self.shared_anchors(&mut alive)?;
         for attempt in 0..ATTEMPTS {
             let mut segments = AppendStore::new("segments", self.memory / 32);
-            if self.segments(&hot, attempt, &mut segments)? {
+            if self.segments(&hot, attempt, &mut segments, &mut alive)? {
                 hot.remove()?;
-                let Self { options, units, places, documents, ids, dir, mut summary, .. } = self;
-                let stores = [&units, &places, &documents, &ids, &segments];
-                summary.disk_bytes += stores.iter().map(|store| store.disk()).sum::<u64>();
-                summary.memory_bytes += stores.iter().map(|store| store.memory()).sum::<u64>();
-                return Ok(Repeats { options, places, documents, ids, segments, summary, _dir: dir });
+                return Ok(self.into_repeats(segments));
             }
             self.summary.collisions += 1;
         }
-        Err(Error::Collisions { attempts: ATTEMPTS })
+        Err(Error::Collisions { attempts: ATTEMPTS }.into())
+    }
+
+    fn into_repeats(self, segments: AppendStore) -> Repeats {
+        let Self { options, units, places, documents, ids, dir, seen, mut summary, .. } = self;
+        let stores = [&units, &places, &documents, &ids, &segments];
+        summary.disk_bytes += stores.iter().map(|store| store.disk()).sum::<u64>();
+        summary.memory_bytes += stores.iter().map(|store| store.memory()).sum::<u64>();
+        Repeats { options, places, documents, ids, segments, seen: seen.digest(), summary, _dir: dir }
     }
 
     /// The windows whose anchors are not alone, by position.
-    fn shared_anchors(&mut self) -> Result<Sorter> {
-        let mut anchors = std::mem::replace(&mut self.anchors, Sorter::new("anchors", 0));
-        anchors.finish(&mut self.dir)?;
+    fn shared_anchors(
+        &mut self,
+        alive: &mut impl FnMut() -> curate_core::Result<()>,
+    ) -> curate_core::Result<Sorted<1>> {
+        let anchors = std::mem::replace(&mut self.anchors, Sorter::new("anchors", 0));
+        self.note(anchors.memory(), anchors.disk());
+        let anchors = anchors.finish(&mut self.dir)?;
         let mut hot = Sorter::new("shared", self.memory / 5);
-        let (mut before, mut pushed) = (None::<u128>, false);
-        for entry in anchors.iter()? {
-            let entry = entry?;
-            let same = before.filter(|before| before >> 64 == entry >> 64);
-            if let (Some(first), false) = (same, pushed) {
-                hot.push(first & u128::from(u64::MAX), &mut self.dir)?;
+        let (mut before, mut pushed, mut read) = (None::<[u64; 2]>, false, 0);
+        let mut cursor = anchors.start()?;
+        while let Some(entry) = cursor.next(&anchors)? {
+            ask(&mut read, alive)?;
+            let same = before.filter(|before| before[0] == entry[0]);
+            if let (Some([_, first]), false) = (same, pushed) {
+                hot.push([first], &mut self.dir)?;
             }
             pushed = same.is_some();
             if pushed {
-                hot.push(entry & u128::from(u64::MAX), &mut self.dir)?;
+                hot.push([entry[1]], &mut self.dir)?;
             }
             before = Some(entry);
         }
-        self.note(&[&anchors, &hot]);
+        self.note(anchors.memory() + hot.memory(), anchors.disk() + hot.disk());
         anchors.remove()?;
-        hot.finish(&mut self.dir)?;
-        Ok(hot)
+        Ok(hot.finish(&mut self.dir)?)
     }
 
-    fn note(&mut self, sorters: &[&Sorter]) {
-        let disk = sorters.iter().map(|sorter| sorter.disk()).sum();
-        let memory = sorters.iter().map(|sorter| sorter.memory()).sum();
-        self.summary.disk_bytes = self.summary.disk_bytes.max(disk);
+    /// Remembers what sorting takes, if it was never as much.
+    fn note(&mut self, memory: u64, disk: u64) {
         self.summary.memory_bytes = self.summary.memory_bytes.max(memory);
+        self.summary.disk_bytes = self.summary.disk_bytes.max(disk);
     }
 
     /// Writes the segments; `false` if a hash function took different windows for equal ones.
-    fn segments(&mut self, hot: &Sorter, attempt: u32, segments: &mut AppendStore) -> Result<bool> {
-        let length = self.options.length;
-        let hash = WindowHash::new(length, u64::from(attempt));
-        let mask = (self.key_mask)(attempt);
-        let mut windows = Sorter::new("windows", self.memory / 5);
-        for range in hot.iter()? {
-            let range = range?;
-            let (start, count) =
-                ((range >> COUNT_BITS) as u64, (range & ((1 << COUNT_BITS) - 1)) as usize + length - 1);
-            let units = self.read_units(start, count)?;
-            let width = self.width();
-            let mut at = start;
-            let Self { dir, .. } = self;
-            hash.keys(
-                length,
-                count,
-                |i| unit_at(&units, width, i),
-                |key| {
-                    windows.push((key & mask) << POSITION_BITS | u128::from(at), dir)?;
-                    at += 1;
-                    Ok(())
-                },
-            )?;
-        }
-        windows.finish(&mut self.dir)?;
-        self.summary.windows = windows.len();
-        let mut repeats = Sorter::new("repeats", self.memory / 5);
-        let position = |entry: u128| (entry & u128::from(MAX_UNITS - 1)) as u64;
-        let mut group: Option<(u128, u64, bool)> = None;
-        for entry in windows.iter()? {
-            let entry = entry?;
-            let (key, at) = (entry >> POSITION_BITS, position(entry));
-            match &mut group {
-                Some((same, first, alone)) if *same == key => {
-                    let all = self.options.copies == Copies::None;
-                    if all && std::mem::take(alone) {
-                        repeats.push(u128::from(*first) << 64 | u128::from(at), &mut self.dir)?;
-                    }
-                    if all || *first + length as u64 <= at {
-                        repeats.push(u128::from(at) << 64 | u128::from(*first), &mut self.dir)?;
-                    }
-                }
-                _ => group = Some((key, at, true)),
-            }
-        }
-        self.note(&[hot, &windows, &repeats]);
+    fn segments(
+        &mut self,
+        hot: &Sorted<1>,
+        attempt: u32,
+        segments: &mut AppendStore,
+        alive: &mut impl FnMut() -> curate_core::Result<()>,
+    ) -> curate_core::Result<bool> {
+        let windows = self.windows(hot, attempt, alive)?;
+        let repeats = self.repeats(&windows, alive)?;
+        let memory = hot.memory() + windows.memory() + repeats.memory();
+        self.note(memory, hot.disk() + windows.disk() + repeats.disk());
         windows.remove()?;
-        repeats.finish(&mut self.dir)?;
         let mut open: Option<[u64; 3]> = None;
-        for repeat in repeats.iter()? {
-            let repeat = repeat?;
-            let (at, first) = ((repeat >> 64) as u64, repeat as u64);
+        let mut read = 0;
+        let mut cursor = repeats.start()?;
+        while let Some([at, first]) = cursor.next(&repeats)? {
+            ask(&mut read, alive)?;
             match &mut open {
                 Some([start, copy, count]) if *start + *count == at && *copy + *count == first => *count += 1,
                 _ => {
@@ -272,13 +252,81 @@ impl RepeatFinder {
         Ok(sound)
     }
 
+    /// The key of each window whose anchor is not alone, and its position in the low bits.
+    fn windows(
+        &mut self,
+        hot: &Sorted<1>,
+        attempt: u32,
+        alive: &mut impl FnMut() -> curate_core::Result<()>,
+    ) -> curate_core::Result<Sorted<2>> {
+        let length = self.options.length;
+        let hash = WindowHash::new(length, u64::from(attempt));
+        let mask = (self.key_mask)(attempt);
+        let width = self.width();
+        let mut windows = Sorter::new("windows", self.memory / 5);
+        let (mut units, mut count, mut read) = (Vec::new(), 0, 0);
+        let mut cursor = hot.start()?;
+        while let Some([range]) = cursor.next(hot)? {
+            ask(&mut read, alive)?;
+            let mut at = range >> COUNT_BITS;
+            let unit_count = (range & ((1 << COUNT_BITS) - 1)) as usize + length - 1;
+            self.read_units(at, unit_count, &mut units)?;
+            let Self { dir, .. } = self;
+            let unit = |i| unit_at(&units, width, i);
+            hash.keys(length, unit_count, unit, |key| {
+                let entry = (key & mask) << POSITION_BITS | u128::from(at);
+                (at, count) = (at + 1, count + 1);
+                windows.push([(entry >> 64) as u64, entry as u64], dir)
+            })?;
+        }
+        self.summary.windows = count;
+        self.note(hot.memory() + windows.memory(), hot.disk() + windows.disk());
+        Ok(windows.finish(&mut self.dir)?)
+    }
+
+    /// The windows that are repeated, by position, each with the first of its copies.
+    fn repeats(
+        &mut self,
+        windows: &Sorted<2>,
+        alive: &mut impl FnMut() -> curate_core::Result<()>,
+    ) -> curate_core::Result<Sorted<2>> {
+        let length = self.options.length as u64;
+        let all = self.options.copies == Copies::None;
+        let mut repeats = Sorter::new("repeats", self.memory / 5);
+        // The key of the windows at hand, the first of them, and whether no other has been seen.
+        let mut group: Option<(u128, u64, bool)> = None;
+        let mut read = 0;
+        let mut cursor = windows.start()?;
+        while let Some([high, low]) = cursor.next(windows)? {
+            ask(&mut read, alive)?;
+            let key = (u128::from(high) << 64 | u128::from(low)) >> POSITION_BITS;
+            let at = low & (MAX_UNITS - 1);
+            match &mut group {
+                Some((same, first, alone)) if *same == key => {
+                    if all && std::mem::take(alone) {
+                        repeats.push([*first, at], &mut self.dir)?;
+                    }
+                    if all || *first + length <= at {
+                        repeats.push([at, *first], &mut self.dir)?;
+                    }
+                }
+                _ => group = Some((key, at, true)),
+            }
+        }
+        self.note(windows.memory() + repeats.memory(), windows.disk() + repeats.disk());
+        Ok(repeats.finish(&mut self.dir)?)
+    }
+
     /// Compares a segment with its first copy; writes it if they are equal.
     fn write_segment(&mut self, [at, first, windows]: [u64; 3], segments: &mut AppendStore) -> Result<bool> {
         let mut left = windows + self.options.length as u64 - 1;
         let (mut a, mut b) = (at, first);
+        let (mut units, mut copy) = (Vec::new(), Vec::new());
         while left > 0 {
             let count = left.min(8192);
-            if self.read_units(a, count as usize)? != self.read_units(b, count as usize)? {
+            self.read_units(a, count as usize, &mut units)?;
+            self.read_units(b, count as usize, &mut copy)?;
+            if units != copy {
                 return Ok(false);
             }
             (a, b, left) = (a + count, b + count, left - count);
@@ -293,11 +341,16 @@ impl RepeatFinder {
         if self.options.unit == SubstringUnit::Bytes { 1 } else { 8 }
     }
 
-    fn read_units(&self, start: u64, count: usize) -> Result<Vec<u8>> {
-        let mut units = vec![0; count * self.width()];
-        self.units.read(start * self.width() as u64, &mut units)?;
-        Ok(units)
+    fn read_units(&self, start: u64, count: usize, units: &mut Vec<u8>) -> Result<()> {
+        units.resize(count * self.width(), 0);
+        self.units.read(start * self.width() as u64, units)
     }
+}
+
+/// Calls `alive` once in many calls; `calls` counts them.
+fn ask(calls: &mut u32, alive: &mut impl FnMut() -> curate_core::Result<()>) -> curate_core::Result<()> {
+    *calls = calls.wrapping_add(1);
+    if calls.is_multiple_of(1 << 16) { alive() } else { Ok(()) }
 }
 
 fn unit_at(units: &[u8], width: usize, i: usize) -> u64 {
@@ -311,7 +364,7 @@ impl Gate for RepeatFinder {
     type Work = RepeatWork;
 
     fn admit(&mut self, doc: &mut Document<'_>, work: RepeatWork) -> curate_core::Result<Verdict> {
-        self.remember(doc, &work).map_err(curate_core::Error::other)?;
+        self.remember(doc, &work)?;
         Ok(Verdict::Keep)
     }
 }
@@ -324,6 +377,8 @@ pub struct Repeats {
     documents: AppendStore,
     ids: AppendStore,
     segments: AppendStore,
+    /// The digest of the documents of the first pass.
+    pub(super) seen: u64,
     pub(super) summary: SubstringSummary,
     _dir: SpillDir,
 }

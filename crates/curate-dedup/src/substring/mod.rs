@@ -25,11 +25,10 @@
 //!
 //! # Memory and disk
 //!
-//! Every step is an external sort of 16-byte entries within the memory that [`Storage`](crate::Storage) names. Disk: the units (1 byte, or 12 for
+//! Every step is an external sort of entries of 8 or 16 bytes within the memory that [`Storage`](crate::Storage) names. Disk: the units (1 byte, or 12 for
 //! a word), 16 bytes for each anchor, and 16 for each window whose anchor is not alone. Beyond the budget each worker holds the units
 //! of a document, and the gate the segments of one.
 
-mod sorter;
 mod anchors;
 mod windows;
 mod find;
