@@ -4,7 +4,7 @@ use curate_core::{Counters, Document, Gate, Mapper, Verdict, Work};
 
 use super::anchors::{Anchor, Anchors};
 use super::windows::{KEY_BITS, WindowHash};
-use super::{Copies, SubstringOptions, SubstringSummary, SubstringUnit};
+use super::{Copies, SpanAction, SubstringOptions, SubstringSummary, SubstringUnit};
 use crate::error::{Error, Result};
 use crate::external::{Sorted, Sorter};
 use crate::options::{Place, Storage};
@@ -96,6 +96,7 @@ impl RepeatFinder {
         options.validate()?;
         storage.validate()?;
         let Place::TemporaryIn(parent) = &storage.place else { return Err(Error::IndexOfUnits) };
+        let marked = matches!(options.action, SpanAction::Mark(_));
         let memory = usize::try_from(storage.memory).unwrap_or(usize::MAX);
         let store = |name| AppendStore::new(name, memory / 32);
         Ok(Self {
@@ -108,7 +109,7 @@ impl RepeatFinder {
             anchors: Sorter::new("anchors", memory / 5),
             dir: SpillDir::temporary_below(parent.clone()),
             seen: Seen::default(),
-            summary: SubstringSummary::default(),
+            summary: SubstringSummary { marked, ..SubstringSummary::default() },
             buffer: Vec::new(),
             key_mask: |_| u128::MAX,
         })

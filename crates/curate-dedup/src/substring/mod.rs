@@ -110,6 +110,8 @@ pub struct SubstringSummary {
     /// Documents with a repeated span that were kept, edited or marked.
     pub edited: u64,
     pub dropped: u64,
+    /// Whether spans are marked and not cut.
+    pub marked: bool,
     /// Spans that were cut or marked, and their bytes; without those of dropped documents.
     pub spans: u64,
     pub span_bytes: u64,

@@ -1,6 +1,7 @@
 //! `curate dedup`: have we seen this before?
 
 mod said;
+pub(crate) mod substring;
 pub(crate) mod two_pass;
 
 use std::path::PathBuf;
@@ -19,7 +20,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use self::said::extra;
-use self::two_pass::{Asked, Keep, Settling};
+use self::substring::SubstringFlags;
+use self::two_pass::{Asked, Keep, Settling, must_see_all};
 use crate::chain::{Chain, Ending, Kind, Link, OfDocument, find_inputs, parameters};
 use crate::cli::{OutputOptions, StreamOptions, byte_size};
 use crate::commands::read::ReadOptions;
@@ -39,11 +41,15 @@ use crate::ui;
 ///
 /// --keep and --cluster components must see everything first: they read the inputs twice (standard input is copied to
 /// --temp-dir) and need about the size of the texts there. The output stays in input order.
+///
+/// --substring and --substring-bytes look inside documents: a passage of that many words, or bytes, that stands earlier in the
+/// input is cut, wherever it begins. Copies are found exactly, as with a suffix array, after all other stages. They read the
+/// inputs twice too; --temp-dir takes the texts (12 bytes a word) and 16 bytes for each word or byte that may be repeated.
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst\n  curate dedup --minhash --index seen/ dump-2.jsonl.zst -o new.jsonl.zst\n  curate dedup --minhash --keep max:metadata.quality corpus/ -o unique/"
+    after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst\n  curate dedup --minhash --index seen/ dump-2.jsonl.zst -o new.jsonl.zst\n  curate dedup --minhash --keep max:metadata.quality corpus/ -o unique/\n  curate dedup --exact --substring=50 --substring-spans spans.jsonl clean.jsonl -o cut.jsonl"
 )]
 pub(crate) struct DedupCommand {
     #[command(subcommand)]
@@ -79,7 +85,7 @@ enum IndexAction {
 /// The options of the stage itself.
 #[derive(Args, Debug, Clone, Serialize)]
 #[group(skip)]
-#[command(group(ArgGroup::new("what").args(["exact", "minhash", "key", "lines", "paragraphs", "bloom"]).multiple(true).required(true)))]
+#[command(group(ArgGroup::new("what").args(["exact", "minhash", "key", "lines", "paragraphs", "bloom", "substring", "substring_bytes"]).multiple(true).required(true)))]
 pub(crate) struct DedupStage {
     /// Drop texts that are equal up to white space
     #[arg(long)]
@@ -126,6 +132,10 @@ pub(crate) struct DedupStage {
     /// The share of new documents that a full Bloom filter takes for copies
     #[arg(long, value_name = "RATE", default_value_t = 1e-4)]
     bloom_rate: f64,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    substrings: SubstringFlags,
 
     /// Jaccard similarity of word n-grams from which two documents are near-duplicates
     #[arg(long, value_name = "J", default_value_t = 0.8)]
@@ -225,6 +235,11 @@ enum Verify {
 }
 
 impl DedupStage {
+    /// Whether repeated substrings are looked for.
+    pub(crate) fn cuts_substrings(&self) -> bool {
+        self.substrings.is_wanted()
+    }
+
     /// The links of the stage, the cheap ones first: what they drop need not be looked at again. One that must see everything
     /// first, and has not been settled, is the last.
     pub(crate) fn prepare(&self, settled: &mut Asked<'_>) -> Result<Vec<Link>> {
@@ -232,6 +247,7 @@ impl DedupStage {
             return Err(Failure::new("a Bloom filter keeps the first copy")
                 .with_hint("leave out --keep, or use --exact instead of --bloom"));
         }
+        self.substrings.check(self.index.is_some())?;
         let mut kinds = Vec::new();
         let units = [(self.paragraphs, Unit::Paragraph), (self.lines, Unit::Line)];
         let units: Vec<Unit> =
@@ -244,7 +260,8 @@ impl DedupStage {
             + usize::from(self.bloom.is_some())
             + units.len()
             + usize::from(contents)
-            + usize::from(exact_first);
+            + usize::from(exact_first)
+            + usize::from(self.substrings.is_wanted());
         let parts = count - usize::from(self.bloom.is_some());
         let memory = (self.memory / parts.max(1)) as u64;
         let temporary = Storage {
@@ -276,6 +293,9 @@ impl DedupStage {
         }
         if self.minhash && !ends_unsettled(&kinds) {
             kinds.push(self.contents(Some(self.minhash_options()), &storage, settled)?);
+        }
+        if self.substrings.is_wanted() && !ends_unsettled(&kinds) {
+            kinds.push(self.substrings.kind(self.profile(), &temporary, settled)?);
         }
         let removed = self.removed.iter().map(|path| (path.clone(), DropLogStyle::Proofs));
         let rejects = self.rejects.iter().map(|path| (path.clone(), DropLogStyle::Documents));
@@ -350,17 +370,21 @@ impl DedupStage {
         Ok(Kind::Gather(NAME, mapper, Box::new(gate)))
     }
 
+    fn profile(&self) -> Profile {
+        match self.profile {
+            ProfileName::Curate1 => Profile::Curate1,
+            ProfileName::Raw => Profile::Raw,
+            ProfileName::Datatrove => Profile::Datatrove,
+        }
+    }
+
     fn minhash_options(&self) -> MinHashOptions {
         MinHashOptions {
             threshold: self.threshold,
             bands: self.bands,
             rows: self.rows,
             ngram: self.ngram,
-            profile: match self.profile {
-                ProfileName::Curate1 => Profile::Curate1,
-                ProfileName::Raw => Profile::Raw,
-                ProfileName::Datatrove => Profile::Datatrove,
-            },
+            profile: self.profile(),
             seed: self.seed,
             verify: self.verify == Verify::Jaccard,
             ..MinHashOptions::default()
@@ -369,7 +393,7 @@ impl DedupStage {
 }
 
 fn ends_unsettled(kinds: &[Kind]) -> bool {
-    matches!(kinds.last(), Some(Kind::Gather(..)))
+    kinds.last().is_some_and(must_see_all)
 }
 
 /// Asks for a field; for `url`, in the form in which two are compared.
@@ -473,6 +497,10 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
             Kind::Key(_, gate) => extras.push(key_extra(&gate.summary())),
             Kind::Units(name, _, gate) => extras.push(unit_extra(name, &gate.summary())),
             Kind::Bloom(gate) => extras.push(bloom_extra(&gate.summary())),
+            Kind::Substrings(gate, _) => {
+                gate.finish_log()?;
+                extras.push(substring::extra(gate.summary()));
+            }
             Kind::Decided(_, gate) => {
                 let mut said = match gate.decisions().summary() {
                     DecidedSummary::Contents(summary) => extra(summary),
@@ -488,6 +516,7 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
             }
             Kind::Clean(_)
             | Kind::Gather(..)
+            | Kind::FindRepeats(..)
             | Kind::Guard(_)
             | Kind::Score(_)
             | Kind::Decontaminate(..)
