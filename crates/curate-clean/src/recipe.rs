@@ -231,6 +231,11 @@ impl Recipe {
         self.words
     }
 
+    /// Has the rules count other words.
+    pub fn set_words(&mut self, words: Words) {
+        self.words = words;
+    }
+
     /// True if texts are normalised before anything is measured.
     pub fn normalise(&self) -> bool {
         self.normalise

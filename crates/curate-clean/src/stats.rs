@@ -389,17 +389,29 @@ impl Measurer {
     fn measure_common(&self, text: &str, measurements: &mut Measurements) {
         measurements.has_common = true;
         measurements.count_bytes(text.as_bytes());
-        match self.words {
-            Words::Whitespace => self.measure_whitespace_words(text, measurements),
+        if self.words == Words::Whitespace {
+            self.measure_lines(text, measurements, |measurements, token| {
+                measurements.add_word(token, &self.classes);
+            });
+        } else {
+            self.measure_lines(text, measurements, |_, _| {});
+            self.classes.each_word(self.words, text, |token| measurements.add_word(&token, &self.classes));
         }
     }
 
     fn measure_dialects(&self, text: &str, groups: Groups, measurements: &mut Measurements) {
-        let tables = Tables { classes: &self.classes, phrases: &self.phrases };
+        let tables = Tables { words: self.words, classes: &self.classes, phrases: &self.phrases };
         measurements.dialects.measure(text, groups, tables);
     }
 
-    fn measure_whitespace_words(&self, text: &str, measurements: &mut Measurements) {
+    /// Counts what lines are made of, and letters beyond ASCII; calls `each` with the whitespace words.
+    #[inline]
+    fn measure_lines(
+        &self,
+        text: &str,
+        measurements: &mut Measurements,
+        mut each: impl FnMut(&mut Measurements, &Token<'_>),
+    ) {
         let mut tokens = self.classes.tokens(text);
         let mut line_ends_in_ellipsis = false;
         let mut line_breaks = 0;
@@ -413,7 +425,10 @@ impl Measurer {
                 is_first_word = false;
             }
             line_ends_in_ellipsis = token.text.ends_with('…') || token.text.ends_with("...");
-            measurements.add_word(&token, &self.classes);
+            if token.any & class::FULL_STOP != 0 {
+                measurements.ellipses += count_ellipses(token.text.as_bytes());
+            }
+            each(measurements, &token);
         }
         measurements.ellipsis_lines += usize::from(line_ends_in_ellipsis);
         line_breaks += tokens.trailing_line_breaks;
@@ -459,9 +474,6 @@ impl Measurements {
                 self.spaced_words += 1;
                 self.spaced_characters += token.characters;
             }
-        }
-        if has(class::FULL_STOP) {
-            self.ellipses += count_ellipses(token.text.as_bytes());
         }
         self.add_stop_word(token, classes);
     }

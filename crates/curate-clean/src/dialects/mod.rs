@@ -13,7 +13,7 @@ mod edits;
 mod grams;
 mod nemo;
 mod sentences;
-mod uax29;
+pub(crate) mod uax29;
 mod urls;
 
 use self::c4::C4Values;
@@ -22,7 +22,7 @@ use self::dclm::{DclmValues, share};
 use self::dolma::DolmaValues;
 use self::grams::{Counts, Grams};
 use self::nemo::NemoValues;
-use crate::words::Classes;
+use crate::words::{Classes, Words};
 use crate::{Measurements, StatisticInfo};
 
 pub use self::editor::Edit;
@@ -66,6 +66,7 @@ pub(crate) fn groups_of(name: &str) -> Groups {
 /// Tables that dialects share with the rest, and those of their own.
 #[derive(Clone, Copy)]
 pub(crate) struct Tables<'t> {
+    pub(crate) words: Words,
     pub(crate) classes: &'t Classes,
     pub(crate) phrases: &'t aho_corasick::AhoCorasick,
 }
@@ -128,10 +129,10 @@ impl Dialects {
             self.datatrove.measure_basics(text, scratch);
         }
         if missing & DATATROVE_GRAMS != 0 {
-            self.datatrove.measure_grams(text, classes, scratch);
+            self.datatrove.measure_grams(text, tables, scratch);
         }
         if missing & FINEWEB != 0 {
-            self.datatrove.measure_fineweb(text, classes, scratch);
+            self.datatrove.measure_fineweb(text, tables, scratch);
         }
         if missing & DCLM_BASICS != 0 {
             self.dclm.measure_basics(text, classes, scratch);
