@@ -558,8 +558,8 @@ mod tests {
              pii, stop_words, thresholds, rule",
         );
         check_error(
-            &HEAD.replace("'whitespace'", "'uax29'"),
-            "recipe x.toml, line 4: `words` must be whitespace, not `uax29`",
+            &HEAD.replace("'whitespace'", "'icu'"),
+            "recipe x.toml, line 4: `words` must be whitespace or uax29 or spacy-en, not `icu`",
         );
         check_error(
             &HEAD.replace("true", "'yes'"),
