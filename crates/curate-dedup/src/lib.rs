@@ -58,12 +58,14 @@ mod banding;
 mod sketch;
 mod spill;
 mod runs;
+mod external;
 mod table;
 mod kept;
 mod components;
 mod star;
 mod gate;
 mod keys;
+mod twopass;
 mod lines;
 mod bloom;
 mod index;
@@ -71,6 +73,8 @@ mod options;
 mod summary;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traps;
 mod error;
 
 pub use banding::{Banding, MAX_BANDS, MAX_ROWS, match_probability};
@@ -87,5 +91,11 @@ pub use options::{DedupOptions, MAX_NGRAM, MIN_MEMORY, MIN_THRESHOLD, MinHashOpt
 pub use shingle::{ShingleBuffers, Shingler};
 pub use similar::{similar, similar_at_least};
 pub use sketch::{DedupMapper, DedupWork, Sketch, SketchBuffers, Sketcher};
-pub use summary::{Cluster, DedupSummary, JaccardBin, MemorySummary, MinHashSummary, SourceSummary};
+pub use summary::{
+    ClusterSample, ClusterSizes, DedupSummary, JaccardBin, MemorySummary, MinHashSummary, SourceSummary,
+};
+pub use twopass::{
+    Cluster, DecidedGate, DecidedMapper, DecidedSummary, Decisions, GatherGate, GatherMapper, GatherWork,
+    KeyOf, NumberOf, Order, gather_contents, gather_keys,
+};
 pub use words::Profile;
