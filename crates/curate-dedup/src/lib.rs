@@ -64,6 +64,7 @@ mod gate;
 mod keys;
 mod lines;
 mod bloom;
+mod semantic;
 mod index;
 mod options;
 mod summary;
@@ -80,6 +81,10 @@ pub use keys::{KeyGate, KeyMapper, KeySummary, comparable_url};
 pub use lines::{Unit, UnitGate, UnitMapper, UnitOfText, UnitOptions, UnitSummary};
 pub use minhash::MinHasher;
 pub use options::{DedupOptions, MAX_NGRAM, MIN_MEMORY, MIN_THRESHOLD, MinHashOptions, Place, Storage};
+pub use semantic::{
+    EmbeddingSlice, Embeddings, NpyFile, Removal, SemanticError, SemanticOptions, SemanticResult,
+    SemanticSummary, semantic_dedup,
+};
 pub use shingle::{ShingleBuffers, Shingler};
 pub use similar::{similar, similar_at_least};
 pub use sketch::{DedupMapper, DedupWork, Sketch, SketchBuffers, Sketcher};
