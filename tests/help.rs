@@ -4,9 +4,11 @@ use std::fs;
 
 use crate::support::{curate, root};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 17] = [
     "read",
     "clean",
+    "clean diff",
+    "clean site-lines",
     "score",
     "train-classifier",
     "dedup",
@@ -27,8 +29,10 @@ const COMMANDS: [&str; 15] = [
 fn the_help_is_the_snapshot() {
     let mut all = curate(["--help"], "").ok().stdout().to_owned();
     for command in COMMANDS {
-        all +=
-            &format!("\n==== curate {command} --help\n\n{}", curate([command, "--help"], "").ok().stdout());
+        all += &format!(
+            "\n==== curate {command} --help\n\n{}",
+            curate(command.split(' ').chain(["--help"]), "").ok().stdout()
+        );
     }
     let path = root().join("tests/help.txt");
     if std::env::var_os("CURATE_UPDATE_SNAPSHOTS").is_some() {

@@ -138,7 +138,7 @@ fn a_stage_of_a_pipeline_is_the_same_as_in_a_pipe_and_resumes() {
     let piped = curate(["dedup", "--exact"], scored.stdout).ok();
     assert_eq!(String::from_utf8(std::fs::read(out).unwrap()).unwrap(), piped.stdout());
     assert_eq!(String::from_utf8(std::fs::read(resumable).unwrap()).unwrap(), piped.stdout());
-    assert_eq!(tree(&scratch.path("state")).is_empty(), false);
+    assert!(!tree(&scratch.path("state")).is_empty());
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl Cleaner {
         let rules =
             recipe.rules().iter().map(|rule| CompiledRule::new(&recipe, rule)).collect::<Result<_>>()?;
         let normaliser = recipe.normalise().then(Normaliser::new);
-        let measurer = Measurer::new(recipe.words());
+        let measurer = Measurer::with_stop_words(recipe.words(), recipe.stop_words());
         Ok(Self { recipe, normaliser, measurer, editor: Editor::new(), rules, empty: EMPTY.into() })
     }
 
@@ -110,6 +110,14 @@ impl Cleaner {
         self.measurer.measure(&text, &mut measurements);
         let groups = self.rules.iter().fold(0, |groups, rule| groups | rule.groups);
         self.measurer.measure_groups(&text, groups, &mut measurements);
+        measurements
+    }
+
+    /// Measures every statistic of `text`, normalised if the recipe says so, before any edit.
+    pub fn measure_all(&self, text: &str) -> Measurements {
+        let text = self.normalised(text);
+        let mut measurements = Measurements::default();
+        self.measurer.measure_all(&text, &mut measurements);
         measurements
     }
 

@@ -27,6 +27,11 @@ pub enum Error {
     Expression { recipe: String, line: usize, key: &'static str, text: String, error: Box<ExpressionError> },
     #[error("recipe {recipe}, line {line}: no rule uses the threshold `{name}`")]
     UnusedThreshold { recipe: String, line: usize, name: String },
+    #[error(
+        "recipe {recipe} edits the text (`{edit}`, before it asks for {reason}), and what its rules ask for after that \
+         is not among the statistics"
+    )]
+    EditsText { recipe: String, edit: &'static str, reason: String },
     #[error("`{setting}` is not NAME=NUMBER")]
     Setting { setting: String },
     #[error("recipe {recipe} has no threshold called `{name}`")]
@@ -47,6 +52,9 @@ impl Error {
             }
             Self::UnknownThreshold { known, .. } => Some(format!("it has {}", known.join(", "))),
             Self::UnusedThreshold { .. } => Some("use it in a rule or take it out".to_owned()),
+            Self::EditsText { .. } => {
+                Some("it can only be asked of texts: curate clean --recipe NAME".to_owned())
+            }
             Self::Setting { .. } => Some("for example min_words=20".to_owned()),
             Self::Expression { error, .. } => match &error.problem {
                 Problem::UnknownName { nearest: Some(nearest), .. } => Some(did_you_mean(nearest)),

@@ -21,20 +21,37 @@ mod stats;
 mod dialects;
 mod expr;
 mod recipe;
+mod judge;
+mod spans;
 mod lang;
+mod pii;
+mod bad_words;
+mod url_lists;
+mod site_lines;
+mod guards;
 mod nearest;
 mod error;
 
+pub use bad_words::{BadWord, BadWords, BadWordsError, BadWordsOptions};
 pub use clean::{CleanScratch, Cleaner, EMPTY, RuleOutcome};
 pub use dialects::Edit;
 pub use error::{Error, Result};
 pub use expr::{Expression, ExpressionError, Problem};
 pub use extract::{EXTRACT_THREAD, Engine, ExtractOptions, MainText, PageExtractor, PageText, UnknownEngine};
+pub use guards::{
+    Asked, BadWordStage, LanguageStage, LanguageStageScratch, LanguageTeller, PiiStage, SiteLineStage,
+    UrlStage,
+};
+pub use judge::{Judge, values};
 pub use lang::{
     Identified, LanguageCode, LanguageId, LanguageModel, LanguageRule, LanguageScratch, LanguageTag,
     SampleOptions, Script, UnknownLanguage,
 };
 pub use normalise::{Changes, Normaliser};
+pub use pii::{Pii, PiiCounts, PiiKind, PiiMode, PiiOptions, PiiOutcome, PiiScratch, PiiSpan};
 pub use recipe::{Recipe, Rule};
+pub use site_lines::{SiteLines, SiteLinesError, SiteLinesLearner, SiteLinesOptions};
+pub use spans::spans;
 pub use stats::{Measurements, Measurer, StatisticInfo, statistics};
+pub use url_lists::{BlockedUrl, UrlListTexts, UrlLists, host};
 pub use words::Words;

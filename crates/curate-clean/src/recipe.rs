@@ -8,6 +8,8 @@
 //! source = "The published version that it pins."
 //! words = "whitespace"
 //! normalise = true
+//! stop_words = ["le", "la"]            # may be left out: for the statistic recipe_stop_words_distinct
+//! pii = "token"                       # may be left out: personal data stays as it is
 //!
 //! [thresholds]                        # numbers that can be changed from outside, by name
 //! min_words = 50
@@ -25,18 +27,40 @@ use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::dialects::MOST_STOP_WORDS;
 use crate::expr::{Expression, Operand, Test};
 use crate::nearest::nearest;
-use crate::{Edit, Error, Result, Words, statistics};
+use crate::{Edit, Error, PiiMode, Result, Words, statistics};
 
 /// The recipes that come with curate; the first is the default.
-const BUILTIN: [(&str, &str); 11] = [
+const BUILTIN: [(&str, &str); 32] = [
     ("curate-v1", include_str!("../recipes/curate-v1.toml")),
     ("c4", include_str!("../recipes/c4.toml")),
     ("dclm", include_str!("../recipes/dclm.toml")),
     ("dolma-v1.5", include_str!("../recipes/dolma-v1.5.toml")),
     ("dolma-v1.5-asrun", include_str!("../recipes/dolma-v1.5-asrun.toml")),
     ("fineweb", include_str!("../recipes/fineweb.toml")),
+    ("fineweb2:arb_Arab", include_str!("../recipes/fineweb2/arb_Arab.toml")),
+    ("fineweb2:ces_Latn", include_str!("../recipes/fineweb2/ces_Latn.toml")),
+    ("fineweb2:cmn_Hani", include_str!("../recipes/fineweb2/cmn_Hani.toml")),
+    ("fineweb2:deu_Latn", include_str!("../recipes/fineweb2/deu_Latn.toml")),
+    ("fineweb2:ell_Grek", include_str!("../recipes/fineweb2/ell_Grek.toml")),
+    ("fineweb2:fas_Arab", include_str!("../recipes/fineweb2/fas_Arab.toml")),
+    ("fineweb2:fra_Latn", include_str!("../recipes/fineweb2/fra_Latn.toml")),
+    ("fineweb2:hin_Deva", include_str!("../recipes/fineweb2/hin_Deva.toml")),
+    ("fineweb2:ind_Latn", include_str!("../recipes/fineweb2/ind_Latn.toml")),
+    ("fineweb2:ita_Latn", include_str!("../recipes/fineweb2/ita_Latn.toml")),
+    ("fineweb2:jpn_Jpan", include_str!("../recipes/fineweb2/jpn_Jpan.toml")),
+    ("fineweb2:kor_Hang", include_str!("../recipes/fineweb2/kor_Hang.toml")),
+    ("fineweb2:nld_Latn", include_str!("../recipes/fineweb2/nld_Latn.toml")),
+    ("fineweb2:pol_Latn", include_str!("../recipes/fineweb2/pol_Latn.toml")),
+    ("fineweb2:por_Latn", include_str!("../recipes/fineweb2/por_Latn.toml")),
+    ("fineweb2:rus_Cyrl", include_str!("../recipes/fineweb2/rus_Cyrl.toml")),
+    ("fineweb2:spa_Latn", include_str!("../recipes/fineweb2/spa_Latn.toml")),
+    ("fineweb2:swe_Latn", include_str!("../recipes/fineweb2/swe_Latn.toml")),
+    ("fineweb2:tur_Latn", include_str!("../recipes/fineweb2/tur_Latn.toml")),
+    ("fineweb2:ukr_Cyrl", include_str!("../recipes/fineweb2/ukr_Cyrl.toml")),
+    ("fineweb2:vie_Latn", include_str!("../recipes/fineweb2/vie_Latn.toml")),
     ("gopher", include_str!("../recipes/gopher.toml")),
     ("gopher-quality", include_str!("../recipes/gopher-quality.toml")),
     ("nemo-en", include_str!("../recipes/nemo-en.toml")),
@@ -54,7 +78,8 @@ const BUILTIN_NAMES: [&str; BUILTIN.len()] = {
     names
 };
 
-const KEYS: &[&str] = &["name", "description", "source", "words", "normalise", "thresholds", "rule"];
+const KEYS: &[&str] =
+    &["name", "description", "source", "words", "normalise", "pii", "stop_words", "thresholds", "rule"];
 const RULE_KEYS: &[&str] = &["reason", "edit", "when", "drop_if"];
 
 /// A named list of rules, checked: every expression parses and every name in it is known.
@@ -65,6 +90,11 @@ pub struct Recipe {
     source: String,
     words: Words,
     normalise: bool,
+    /// What becomes of personal data and keys where nobody says otherwise.
+    pii: PiiMode,
+    /// What `recipe_stop_words_distinct` counts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stop_words: Vec<String>,
     thresholds: BTreeMap<String, f64>,
     rules: Vec<Rule>,
 }
@@ -141,6 +171,8 @@ impl Recipe {
             source: root.string("source")?.1.to_owned(),
             words: root.words()?,
             normalise: root.boolean("normalise")?,
+            pii: root.pii()?,
+            stop_words: root.stop_words()?,
             thresholds: BTreeMap::new(),
             rules: Vec::new(),
         };
@@ -236,9 +268,24 @@ impl Recipe {
         self.normalise
     }
 
+    /// The words that `recipe_stop_words_distinct` counts.
+    pub fn stop_words(&self) -> &[String] {
+        &self.stop_words
+    }
+
+    /// What becomes of personal data and keys where nobody says otherwise; [`PiiMode::Off`] unless the recipe names a mode.
+    pub fn pii(&self) -> PiiMode {
+        self.pii
+    }
+
     /// The thresholds by name, as they are now.
     pub fn thresholds(&self) -> &BTreeMap<String, f64> {
         &self.thresholds
+    }
+
+    /// What the rules do to the text, each with the reason of its rule, in order.
+    pub fn edits(&self) -> impl Iterator<Item = (Edit, &str)> {
+        self.rules.iter().filter_map(|rule| Some((rule.edit?, rule.reason())))
     }
 
     /// The rules, in the order in which they are asked.
@@ -333,6 +380,29 @@ impl<'r, 'd> Section<'r, 'd> {
     fn boolean(&self, key: &'static str) -> Result<bool> {
         let value = self.get(key)?;
         value.get_ref().as_bool().ok_or_else(|| self.place.wrong_type(key, "true or false", value))
+    }
+
+    fn stop_words(&self) -> Result<Vec<String>> {
+        let Some(value) = self.table.get("stop_words") else { return Ok(Vec::new()) };
+        let expected = format!("a list of at most {MOST_STOP_WORDS} words");
+        let wrong = || self.place.wrong_type("stop_words", &expected, value);
+        let list =
+            value.get_ref().as_array().filter(|list| list.len() <= MOST_STOP_WORDS).ok_or_else(wrong)?;
+        list.iter().map(|word| word.get_ref().as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+    }
+
+    fn pii(&self) -> Result<PiiMode> {
+        if !self.table.contains_key("pii") {
+            return Ok(PiiMode::Off);
+        }
+        let (line, mode) = self.string("pii")?;
+        match mode {
+            "off" => Ok(PiiMode::Off),
+            "token" => Ok(PiiMode::Token),
+            "mask" => Ok(PiiMode::Mask),
+            "drop" => Ok(PiiMode::Drop),
+            _ => Err(self.place.unsuitable(line, "pii", "off, token, mask or drop", &format!("`{mode}`"))),
+        }
     }
 
     /// The thresholds by name, each with its line.
@@ -458,10 +528,14 @@ mod tests {
         let error = Recipe::builtin("gofer").unwrap_err();
         assert_eq!(error.to_string(), "there is no recipe called `gofer`");
         assert_eq!(Recipe::builtin("gophers").unwrap_err().hint().unwrap(), "did you mean `gopher`?");
+        let known = Recipe::builtin("something").unwrap_err().hint().unwrap();
+        assert!(
+            known.starts_with("there are curate-v1, c4, dclm, dolma-v1.5, dolma-v1.5-asrun, fineweb, "),
+            "{known}"
+        );
         assert_eq!(
-            Recipe::builtin("something").unwrap_err().hint().unwrap(),
-            "there are curate-v1, c4, dclm, dolma-v1.5, dolma-v1.5-asrun, fineweb, gopher, gopher-quality, nemo-en, none, \
-             refinedweb"
+            Recipe::builtin("fineweb2:fra_Lat").unwrap_err().hint().unwrap(),
+            "did you mean `fineweb2:fra_Latn`?"
         );
     }
 
@@ -476,7 +550,7 @@ mod tests {
         check_rule_error(
             "colour = 3",
             "recipe x.toml, line 6: unknown key `colour` | known keys are name, description, source, words, normalise, \
-             thresholds, rule",
+             pii, stop_words, thresholds, rule",
         );
         check_error(
             &HEAD.replace("'whitespace'", "'uax29'"),

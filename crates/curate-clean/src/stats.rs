@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::dialects::{self, Dialects, Groups, Tables};
+use crate::dialects::{self, Dialects, Groups, StopWords, Tables};
 use crate::words::{Classes, Token, Words, class};
 
 /// The stop words of the Gopher paper (Rae et al. 2021, arXiv 2112.11446, appendix A), all of them English.
@@ -351,11 +351,18 @@ pub struct Measurer {
     words: Words,
     classes: Classes,
     phrases: aho_corasick::AhoCorasick,
+    stop_words: StopWords,
 }
 
 impl Measurer {
     pub fn new(words: Words) -> Self {
-        Self { words, classes: Classes::new(), phrases: dialects::phrases() }
+        Self::with_stop_words(words, &[])
+    }
+
+    /// The same, with the words that `recipe_stop_words_distinct` counts; of more than 128 the first.
+    pub fn with_stop_words(words: Words, stop_words: &[String]) -> Self {
+        let stop_words = StopWords::new(stop_words);
+        Self { words, classes: Classes::new(), phrases: dialects::phrases(), stop_words }
     }
 
     /// Counts what all statistics of `text` need, those of dialects too, in place of what `measurements` held.
@@ -395,7 +402,7 @@ impl Measurer {
     }
 
     fn measure_dialects(&self, text: &str, groups: Groups, measurements: &mut Measurements) {
-        let tables = Tables { classes: &self.classes, phrases: &self.phrases };
+        let tables = Tables { classes: &self.classes, phrases: &self.phrases, stop_words: &self.stop_words };
         measurements.dialects.measure(text, groups, tables);
     }
 

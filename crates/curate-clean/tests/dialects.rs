@@ -50,6 +50,14 @@ fn check(recipe: &str, file: &str, expected: impl Fn(&Value) -> (&Value, &Value)
 }
 
 #[test]
+fn fineweb2_by_language() {
+    for language in ["fra_Latn", "cmn_Hani", "rus_Cyrl", "hin_Deva"] {
+        let recipe = format!("fineweb2:{language}");
+        check(&recipe, "fineweb2.jsonl", |golden| (&golden[language], &Value::Null));
+    }
+}
+
+#[test]
 fn dolma_as_meant() {
     check("dolma-v1.5", "dolma.jsonl", |golden| (&golden["verdict"], &Value::Null));
 }

@@ -25,7 +25,9 @@ pub enum Error {
     HalfBanding { given: &'static str, missing: &'static str, threshold: f64 },
     #[error("at most 0 candidates in a band: expected 1 or more")]
     NoCandidates,
-    #[error("unknown profile {got:?}: expected curate-1 or raw")]
+    #[error("seed {got}: expected 0..={}, the seeds of numpy's RandomState", u32::MAX)]
+    DatatroveSeed { got: u64 },
+    #[error("unknown profile {got:?}: expected curate-1, raw or datatrove")]
     Profile { got: String },
     #[error("more than {limit} documents were kept: the tables of one pass cannot number more")]
     TooManyDocuments { limit: u32 },
@@ -96,6 +98,7 @@ impl Error {
             | Self::Bands { .. }
             | Self::Rows { .. }
             | Self::NoCandidates
+            | Self::DatatroveSeed { .. }
             | Self::Profile { .. } => None,
         }
     }

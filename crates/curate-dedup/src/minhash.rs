@@ -93,7 +93,7 @@ fn split_mix(state: &mut u64) -> u64 {
 
 /// The vector instructions that one function is compiled for; the results are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Simd {
+pub(crate) enum Simd {
     /// Whatever the build target has: SSE2 on x86-64, NEON on AArch64.
     Target,
     #[cfg(target_arch = "x86_64")]
@@ -104,21 +104,21 @@ enum Simd {
 
 impl Simd {
     /// All that this machine can run, the best last.
-    fn available() -> Vec<Self> {
+    pub(crate) fn available() -> Vec<Self> {
         let mut found = vec![Self::Target];
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx2") {
                 found.push(Self::Avx2);
             }
-            if is_x86_feature_detected!("avx512f") {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
                 found.push(Self::Avx512);
             }
         }
         found
     }
 
-    fn best() -> Self {
+    pub(crate) fn best() -> Self {
         *Self::available().last().expect("the build target is always available")
     }
 }

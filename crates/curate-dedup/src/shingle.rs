@@ -24,6 +24,7 @@
 //! how many of them separate two units makes no difference. Hence the exact stage never contradicts the MinHash
 //! stage.
 
+use crate::datatrove::{DatatroveText, hash_windows};
 use crate::sort::{SortBuffers, sort_unique};
 use crate::words::{Profile, finish, units};
 
@@ -42,6 +43,7 @@ pub struct ShingleBuffers {
     word: Vec<u8>,
     units: Vec<u64>,
     shingles: Vec<u64>,
+    simplified: DatatroveText,
     sort: SortBuffers,
 }
 
@@ -57,17 +59,28 @@ impl Shingler {
         Self { profile, ngram, leaving }
     }
 
-    /// The shingles of `text`, ascending and each once; never empty.
+    /// The shingles of `text`, ascending and each once; empty only for a text that is too short for the
+    /// [`datatrove`](Profile::Datatrove) profile.
     pub fn shingles<'b>(&self, text: &str, buffers: &'b mut ShingleBuffers) -> &'b [u64] {
-        let ShingleBuffers { word, units: found, shingles, sort } = buffers;
+        self.unsorted(text, buffers);
+        sort_unique(&mut buffers.shingles, &mut buffers.sort);
+        &buffers.shingles
+    }
+
+    /// The shingles of `text` in the order in which they stand, with repeats.
+    pub(crate) fn unsorted<'b>(&self, text: &str, buffers: &'b mut ShingleBuffers) -> &'b [u64] {
+        let ShingleBuffers { word, units: found, shingles, simplified, sort: _ } = buffers;
         found.clear();
         shingles.clear();
+        if self.profile == Profile::Datatrove {
+            hash_windows(self.ngram, text, simplified, shingles);
+            return shingles;
+        }
         units(self.profile, text, word, found);
         if found.is_empty() && self.profile != Profile::Raw {
             units(Profile::Raw, text, word, found);
         }
         self.windows(found, shingles);
-        sort_unique(shingles, sort);
         shingles
     }
 

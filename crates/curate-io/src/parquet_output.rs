@@ -154,7 +154,7 @@ fn batch_end(lines: &[u8]) -> usize {
 }
 
 /// An error of writing; what the file itself said stays its cause.
-fn failed(name: &str, error: ParquetError) -> Error {
+pub(crate) fn failed(name: &str, error: ParquetError) -> Error {
     let source = match error {
         ParquetError::External(inner) => match inner.downcast::<io::Error>() {
             Ok(error) => *error,
@@ -356,7 +356,7 @@ fn decide(lines: &[u8]) -> Result<Vec<Column>, String> {
 
 /// The file, for the table's writer. It is not handed over, as the writer gives it back only together with a text of
 /// what has failed, without the cause.
-struct SharedFile(Arc<Mutex<AtomicFile>>);
+pub(crate) struct SharedFile(pub(crate) Arc<Mutex<AtomicFile>>);
 
 impl Write for SharedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -41,9 +41,9 @@ impl SpoolWriter {
         Ok(Self { output: Output::create(Some(path))?, runs: Vec::new(), logs: DocumentSink::nowhere() })
     }
 
-    /// Also writes what stage number `stage` drops to `log`.
-    pub fn add_log(&mut self, stage: usize, log: DropLog) {
-        self.logs.add_log(stage..stage + 1, log);
+    /// Also writes what the stages of these numbers drop to `log`.
+    pub fn add_log(&mut self, stages: std::ops::Range<usize>, log: DropLog) {
+        self.logs.add_log(stages, log);
     }
 
     /// Completes the file and its logs.

@@ -17,6 +17,7 @@ use curate_tokenize::{CountMapper, EncodeMapper, Tokenizer, WordCounter};
 use serde_json::Value;
 
 use crate::cli::{OutputOptions, StreamOptions};
+use crate::commands::clean::guards::Guard;
 use crate::commands::decontaminate::{self, LeakGate};
 use crate::commands::read::ReadOptions;
 use crate::commands::tokenize::TokenEnd;
@@ -39,6 +40,8 @@ pub(crate) struct Link {
 /// The stages there are.
 pub(crate) enum Kind {
     Clean(Box<Cleaner>),
+    /// What stands around the rules of `clean`.
+    Guard(Box<Guard>),
     Score(Box<ScoreStage>),
     Dedup(DedupMapper, Box<DedupGate>),
     /// Deduplication by a key, by lines or paragraphs, and by a Bloom filter; each with its name.
@@ -48,6 +51,22 @@ pub(crate) enum Kind {
     Decontaminate(Box<Decontaminator>, Box<LeakGate>),
     Tokenize(Box<Tokenizer>, Box<TokenEnd>),
     CountWords(Box<WordCounter>),
+    /// One that only its command knows.
+    View(Box<dyn View>),
+}
+
+/// A stage that a command makes for itself.
+pub(crate) trait View {
+    /// What it is called in the report.
+    fn name(&self) -> &'static str;
+
+    fn stage(&mut self) -> Stage<'_>;
+
+    /// The reasons for which it may drop a document.
+    fn reasons(&self) -> Vec<&str>;
+
+    /// Completes what it writes beside the documents, after the last one.
+    fn finish(&mut self) -> Result<Vec<Extra>>;
 }
 
 /// Something that a document is asked for.
@@ -57,6 +76,7 @@ impl Kind {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Clean(_) => "clean",
+            Self::Guard(guard) => guard.name(),
             Self::Score(_) => "score",
             Self::Dedup(..) => "dedup",
             Self::Key(..) => "dedup_key",
@@ -65,6 +85,25 @@ impl Kind {
             Self::Decontaminate(..) => "decontaminate",
             Self::Tokenize(..) => "tokenize",
             Self::CountWords(_) => "count_words",
+            Self::View(view) => view.name(),
+        }
+    }
+
+    /// Whether it looks at each document alone, so that a run can be resumed behind it.
+    pub(crate) fn is_stateless(&self) -> bool {
+        matches!(self, Self::Clean(_) | Self::Guard(_) | Self::Score(_))
+    }
+
+    pub(crate) fn is_guard(&self) -> bool {
+        matches!(self, Self::Guard(_))
+    }
+
+    /// The reasons for which `clean` may drop a document; none for other stages.
+    pub(crate) fn reasons(&self) -> Vec<&str> {
+        match self {
+            Self::Clean(cleaner) => cleaner.reasons(),
+            Self::View(view) => view.reasons(),
+            _ => Vec::new(),
         }
     }
 
@@ -72,6 +111,7 @@ impl Kind {
         let name = self.name();
         match self {
             Self::Clean(cleaner) => Stage::filter(name, &**cleaner),
+            Self::Guard(guard) => guard.stage(),
             Self::Score(stage) => Stage::filter(name, &**stage),
             Self::Dedup(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Key(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
@@ -80,6 +120,7 @@ impl Kind {
             Self::Decontaminate(mapper, gate) => Stage::gated(name, &**mapper, &mut **gate),
             Self::Tokenize(tokenizer, end) => Stage::gated(name, EncodeMapper::new(tokenizer), &mut **end),
             Self::CountWords(counter) => Stage::filter(name, CountMapper::new(counter)),
+            Self::View(view) => view.stage(),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Read(read::ReadCommand),
-    Clean(clean::CleanCommand),
+    Clean(Box<clean::CleanCommand>),
     Score(score::ScoreCommand),
     TrainClassifier(train_classifier::TrainClassifierCommand),
     Dedup(dedup::DedupCommand),
@@ -126,7 +126,8 @@ pub(crate) struct VoiceOptions {
 
 /// The `--log` of whichever command was given; text for one that has no such option.
 pub(crate) fn log_format(matches: &ArgMatches) -> LogFormat {
-    let command = matches.subcommand().map(|(_, matches)| matches);
+    let command =
+        matches.subcommand().map(|(_, matches)| matches.subcommand().map_or(matches, |(_, inner)| inner));
     command.and_then(|m| m.try_get_one("log").ok().flatten()).copied().unwrap_or(LogFormat::Text)
 }
 

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use curate_clean::EMPTY;
 use curate_core::{Report, StageReport};
 use curate_io::write_atomically;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::chain::{Kind, Link};
+use crate::chain::Link;
 use crate::cli::StreamOptions;
 use crate::failure::{Exit, Result};
 use crate::ui;
@@ -54,6 +55,9 @@ struct JsonReport<'s> {
     text_bytes_out: u64,
     parse_seconds: f64,
     stages: &'s [StageReport],
+    /// Rules of `clean` that dropped none of a thousand documents or more: perhaps they ask for the wrong thing.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    never_fired: &'s [String],
     #[serde(flatten)]
     extras: Map<String, Value>,
     seconds: f64,
@@ -64,14 +68,15 @@ struct JsonReport<'s> {
 impl Summary<'_> {
     /// Prints the table, writes the JSON report, and says how the command ended.
     pub(crate) fn publish(&self, stream: &StreamOptions, links: &[Link]) -> Result<Exit> {
-        let json = serde_json::to_value(self.json()).expect("a report is plain data");
+        let never_fired = self.never_fired(links);
+        let json = serde_json::to_value(self.json(&never_fired)).expect("a report is plain data");
         if let Some(path) = &stream.report {
             write_atomically(path, format!("{json:#}\n").as_bytes())?;
         }
         if !stream.voice.quiet {
             ui::summary(self.table().trim_end(), &json);
-            for warning in self.warnings(links) {
-                ui::warn(&warning);
+            if !never_fired.is_empty() {
+                ui::warn(&format!("rules that never fired: {}", never_fired.join(", ")));
             }
         }
         if !self.report.damaged.is_empty() {
@@ -92,7 +97,7 @@ impl Summary<'_> {
         Ok(Exit::Done)
     }
 
-    fn json(&self) -> JsonReport<'_> {
+    fn json<'s>(&'s self, never_fired: &'s [String]) -> JsonReport<'s> {
         let report = &self.report;
         let mut dropped = BTreeMap::new();
         for (reason, n) in report.stages.iter().flat_map(|s| &s.dropped) {
@@ -115,6 +120,7 @@ impl Summary<'_> {
             text_bytes_out: report.text_bytes_out,
             parse_seconds: report.parse_seconds,
             stages: &report.stages,
+            never_fired,
             extras: self.extras.iter().map(|e| (e.name.to_owned(), e.value.clone())).collect(),
             seconds: self.seconds,
             cpu_seconds: self.usage.cpu_seconds,
@@ -183,19 +189,17 @@ impl Summary<'_> {
         out
     }
 
-    /// Rules that never fired on a corpus large enough to wonder about it, and sources that lost most of their documents.
-    fn warnings(&self, links: &[Link]) -> Vec<String> {
+    /// Rules that dropped nothing, of a corpus large enough to wonder about it.
+    fn never_fired(&self, links: &[Link]) -> Vec<String> {
         const ENOUGH_DOCUMENTS: u64 = 1000;
-        let mut warnings = Vec::new();
-        for (link, stage) in links.iter().zip(&self.report.stages) {
-            let Kind::Clean(cleaner) = &link.kind else { continue };
-            let silent: Vec<&str> =
-                cleaner.reasons().into_iter().filter(|r| !stage.dropped.contains_key(*r)).collect();
-            if stage.read >= ENOUGH_DOCUMENTS && !silent.is_empty() {
-                warnings.push(format!("rules that never fired: {}", silent.join(", ")));
-            }
-        }
-        warnings
+        let stages =
+            links.iter().zip(&self.report.stages).filter(|(_, stage)| stage.read >= ENOUGH_DOCUMENTS);
+        let silent = |(link, stage): (&Link, &StageReport)| {
+            // A text without a word is dropped by no rule.
+            let reasons = link.kind.reasons().into_iter().filter(|reason| *reason != EMPTY);
+            reasons.filter(|r| !stage.dropped.contains_key(*r)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        stages.flat_map(silent).collect()
     }
 }
 

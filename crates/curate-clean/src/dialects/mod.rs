@@ -12,6 +12,7 @@ mod editor;
 mod edits;
 mod grams;
 mod nemo;
+mod stop_words;
 mod sentences;
 mod uax29;
 mod urls;
@@ -27,6 +28,7 @@ use crate::{Measurements, StatisticInfo};
 
 pub use self::editor::Edit;
 pub(crate) use self::editor::{Editor, EditorScratch};
+pub(crate) use self::stop_words::{MOST as MOST_STOP_WORDS, StopWords};
 
 /// Statistics that are measured together, as a set of bits.
 pub(crate) type Groups = u16;
@@ -37,6 +39,8 @@ const DOLMA_BASICS: Groups = 1 << 2;
 const DOLMA_GRAMS: Groups = 1 << 3;
 const NEMO_BASICS: Groups = 1 << 4;
 const NEMO_GRAMS: Groups = 1 << 5;
+
+const RECIPE: Groups = 1 << 10;
 
 /// Every group.
 pub(crate) const ALL: Groups = Groups::MAX;
@@ -51,6 +55,7 @@ const FINEWEB: Groups = 1 << 9;
 /// The group of a statistic; none for one that needs no measuring.
 pub(crate) fn groups_of(name: &str) -> Groups {
     let (basics, grams) = match name.split_once('_').map(|(dialect, _)| dialect) {
+        Some("recipe") => return RECIPE,
         Some("dclm") => (DCLM_BASICS, DCLM_GRAMS),
         Some("dolma") => (DOLMA_BASICS, DOLMA_GRAMS),
         Some("nemo") => (NEMO_BASICS, NEMO_GRAMS),
@@ -68,6 +73,7 @@ pub(crate) fn groups_of(name: &str) -> Groups {
 pub(crate) struct Tables<'t> {
     pub(crate) classes: &'t Classes,
     pub(crate) phrases: &'t aho_corasick::AhoCorasick,
+    pub(crate) stop_words: &'t StopWords,
 }
 
 /// Finds NeMo's phrases; see [`Tables`].
@@ -86,6 +92,7 @@ pub(crate) struct Dialects {
     dclm: DclmValues,
     dolma: DolmaValues,
     nemo: NemoValues,
+    recipe_stop_words: usize,
     scratch: DialectScratch,
 }
 
@@ -133,6 +140,9 @@ impl Dialects {
         if missing & FINEWEB != 0 {
             self.datatrove.measure_fineweb(text, classes, scratch);
         }
+        if missing & RECIPE != 0 {
+            self.recipe_stop_words = tables.stop_words.distinct(classes.tokens(text).map(|token| token.text));
+        }
         if missing & DCLM_BASICS != 0 {
             self.dclm.measure_basics(text, classes, scratch);
         }
@@ -157,6 +167,7 @@ impl Dialects {
 const REPETITION: &str = "datatrove 0.10.1 gopher_repetition_filter.py";
 const C4: &str = "datatrove 0.10.1 c4_filters.py";
 const FINEWEB_QUALITY: &str = "datatrove 0.10.1 fineweb_quality_filter.py";
+const CURATE: &str = "curate";
 const DCLM: &str = "DCLM 361714b content_filters.py";
 const MODIFIERS: &str = "DCLM 361714b modifiers.py, word_removal_ratio_filter";
 const DOLMA: &str = "dolma 1.2.1 taggers/gopher.py gopher_v1";
@@ -272,6 +283,9 @@ statistics! {
     "dclm_duplicate_8grams", "0..1", DCLM_DUPLICATE, DCLM, m => m.dclm.grams[6];
     "dclm_duplicate_9grams", "0..1", DCLM_DUPLICATE, DCLM, m => m.dclm.grams[7];
     "dclm_duplicate_10grams", "0..1", DCLM_DUPLICATE, DCLM, m => m.dclm.grams[8];
+
+    "recipe_stop_words_distinct", "words", "different whitespace words, as they stand, among the recipe's `stop_words`",
+        CURATE, m => number(m.recipe_stop_words);
 
     "refinedweb_words_removed_ratio", "0..1",
         "dclm_tokens that the edit refinedweb_lines took / dclm_tokens before it; 1 if there were none", MODIFIERS,

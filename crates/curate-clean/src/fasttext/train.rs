@@ -157,7 +157,7 @@ impl Trainer {
         let mut step = 0.0;
         for _ in 0..options.epochs {
             for i in (1..order.len()).rev() {
-                let j = (u128::from(self.next()) * (i as u128 + 1) >> 64) as usize;
+                let j = ((u128::from(self.next()) * (i as u128 + 1)) >> 64) as usize;
                 order.swap(i, j);
             }
             for i in &order {

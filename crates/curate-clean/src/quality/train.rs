@@ -27,7 +27,7 @@ pub struct TrainOptions {
 
 impl Default for TrainOptions {
     fn default() -> Self {
-        Self { bits: 22, epochs: 5, learning_rate: 2.0, held_out: 0.1, max_features: 1 << 16, seed: 1 }
+        Self { bits: 22, epochs: 10, learning_rate: 5.0, held_out: 0.1, max_features: 1 << 16, seed: 1 }
     }
 }
 

@@ -180,6 +180,9 @@ enum ProfileName {
     /// White-space words as they stand
     #[serde(rename = "raw")]
     Raw,
+    /// datatrove's text simplification and signatures, bit for bit; texts of fewer than N words match nothing
+    #[serde(rename = "datatrove")]
+    Datatrove,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum, Serialize)]
@@ -270,6 +273,7 @@ impl DedupStage {
             profile: match self.profile {
                 ProfileName::Curate1 => Profile::Curate1,
                 ProfileName::Raw => Profile::Raw,
+                ProfileName::Datatrove => Profile::Datatrove,
             },
             seed: self.seed,
             verify: self.verify == Verify::Jaccard,
@@ -292,7 +296,7 @@ fn key_of(field: &str) -> Result<OfDocument<Option<String>>> {
 }
 
 /// The address of a document, where there is one.
-fn url_of() -> Result<OfDocument<Option<String>>> {
+pub(crate) fn url_of() -> Result<OfDocument<Option<String>>> {
     let paths = [FieldPath::parse("url")?, FieldPath::parse("metadata.url")?];
     Ok(Box::new(move |doc: &Document<'_>| paths.iter().find_map(|path| field_of(doc, path))))
 }
@@ -379,10 +383,12 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
             Kind::Units(name, _, gate) => extras.push(unit_extra(name, &gate.summary())),
             Kind::Bloom(gate) => extras.push(bloom_extra(&gate.summary())),
             Kind::Clean(_)
+            | Kind::Guard(_)
             | Kind::Score(_)
             | Kind::Decontaminate(..)
             | Kind::Tokenize(..)
-            | Kind::CountWords(_) => {}
+            | Kind::CountWords(_)
+            | Kind::View(_) => {}
         }
     }
     Ok(extras)

@@ -202,7 +202,10 @@ impl Pipeline {
         let mut stages = self.stages.iter().peekable();
         while let Some(stage) = stages.next() {
             links.push(match stage {
-                StageOptions::Clean(options) => options.prepare()?,
+                StageOptions::Clean(options) => {
+                    links.extend(options.prepare()?);
+                    continue;
+                }
                 StageOptions::Dedup(options) => {
                     links.extend(options.prepare()?);
                     continue;
@@ -274,7 +277,7 @@ impl Pipeline {
         run.sweep(&units);
         let (mut links, ending) = self.prepare(begun)?;
         run.set_output_state(&key, false)?;
-        let mut tails = links.split_off(heads);
+        let mut tails = links.split_off(links.iter().take_while(|link| link.kind.is_stateless()).count());
         let mut report = Report::default();
         let mut spool = Vec::new();
         for unit in units {
@@ -353,7 +356,7 @@ impl Pipeline {
         for (stage, link) in links.iter().enumerate() {
             for (n, (_, style)) in link.logs.iter().enumerate() {
                 let path = run.log(&unit.key, stage, n);
-                spool.add_log(stage, DropLog::create(&path, *style, link.kind.name())?);
+                spool.add_log(stage..stage + link.covers, DropLog::create(&path, *style, link.kind.name())?);
             }
         }
         let inputs = Inputs::new(unit.files.clone(), self.read.input_options(stream)?);

@@ -68,9 +68,9 @@ struct ClassifierOptions {
     #[arg(long, value_name = "RATIO", default_value_t = 0.1, value_parser = share)]
     held_out: f64,
 
-    /// Times that training goes over the documents
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    epochs: u32,
+    /// Times that training goes over the documents [default: 10 for linear, 5 for fasttext]
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
 
     /// Seed of the order of documents, of what is held out, and of fastText's first weights
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -96,7 +96,7 @@ struct ClassifierOptions {
     #[arg(long, value_name = "N", default_value_t = 2)]
     min_count: u64,
 
-    /// Step length [default: 2 for linear, 0.1 for fasttext]
+    /// Step length [default: 5 for linear, 0.1 for fasttext]
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f32>,
 }
@@ -153,7 +153,7 @@ impl ClassifierOptions {
         let defaults = TrainOptions::default();
         let mut trainer = Trainer::new(TrainOptions {
             bits: self.bits,
-            epochs: self.epochs,
+            epochs: self.epochs.unwrap_or(defaults.epochs),
             learning_rate: self.learning_rate.unwrap_or(defaults.learning_rate),
             held_out: self.held_out,
             seed: self.seed,
@@ -195,7 +195,7 @@ impl ClassifierOptions {
         let options = FastTextOptions {
             dim: usize::from(self.dim),
             lr: self.learning_rate.unwrap_or(defaults.lr),
-            epochs: self.epochs as usize,
+            epochs: self.epochs.map_or(defaults.epochs, |n| n as usize),
             word_ngrams: usize::from(self.word_ngrams),
             buckets: self.buckets as usize,
             min_count: self.min_count,
