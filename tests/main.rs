@@ -12,6 +12,8 @@ mod read;
 mod clean;
 mod quality;
 mod dedup;
+mod dedup_two_pass;
+mod dedup_matrix;
 mod decontaminate;
 mod tokens;
 mod run;

@@ -8,7 +8,8 @@
 #![allow(clippy::print_stdout)]
 
 use curate_dedup::{
-    Banding, Components, DatatroveBuffers, DatatroveHasher, MinHashOptions, SketchBuffers, Sketcher,
+    Banding, Components, DatatroveBuffers, DatatroveHasher, MinHashOptions, Place, Representative,
+    SketchBuffers, Sketcher, Storage,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -68,7 +69,9 @@ fn texts(path: &str) -> Result<Vec<String>, Box<dyn std::error::Error>> {
 fn signatures(texts: &[String], banding: Banding) -> Result<(), Box<dyn std::error::Error>> {
     let hasher = DatatroveHasher::new(banding, 5, 1)?;
     let (mut buffers, mut keys) = (DatatroveBuffers::default(), Vec::new());
-    let mut components = Components::union_by_size(banding, None);
+    let storage =
+        Storage { memory: Storage::DEFAULT_MEMORY, place: Place::TemporaryIn(std::env::temp_dir()) };
+    let mut components = Components::new(banding, Representative::UnionBySize, &storage)?;
     for text in texts {
         let signature = hasher.signature(text, &mut buffers);
         println!("{}", serde_json::to_string(&signature)?);

@@ -13,10 +13,11 @@
 //! [`Representative::UnionBySize`] the signatures are therefore needed too; of each set of documents with an equal
 //! band, one is read back.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-
 use crate::banding::Banding;
+use crate::error::Result;
+use crate::external::{Cursor, Sorted, Sorter};
+use crate::options::{Place, Storage};
+use crate::spill::{AppendStore, SpillDir};
 
 /// Which document of a component stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,109 +31,181 @@ pub enum Representative {
 
 /// The documents by their band keys, to be joined when all are known.
 ///
-/// Memory: 12 bytes for each document and band, 8 more for each document; and 8 bytes for each minimum with
-/// [`Representative::UnionBySize`], unless a file takes these. [`Components::partition`] adds 8 bytes a document, and
-/// those of a band's minima for each set of documents that share it.
+/// Memory: that of its [`Storage`], beyond which go files of 16 bytes for each document and band; or of 32, and 8 for each
+/// minimum, with [`Representative::UnionBySize`]. [`Components::partition`] adds 8 bytes a document, and 16 for each of the
+/// largest set of documents that share the first minimum of a band.
 #[derive(Debug)]
 pub struct Components {
     banding: Banding,
-    bands: Vec<Vec<Entry>>,
+    entries: Entries,
     documents: u32,
-    signatures: Option<Signatures>,
+    dir: SpillDir,
 }
 
-/// A document in a bucket. The key is in halves, so that an entry is 12 bytes and not 16.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    key: [u32; 2],
-    doc: u32,
+/// The documents of each bucket.
+#[derive(Debug)]
+enum Entries {
+    /// Key, then band and document: the order of buckets is nothing to [`Representative::First`].
+    First(Sorter<2>),
+    /// Band, first minimum, key, document. The signatures stand side by side, as many zeros for a document without one.
+    UnionBySize(Sorter<4>, Box<AppendStore>),
 }
 
 impl Components {
-    /// Components whose first document stays.
-    pub fn new(banding: Banding) -> Self {
-        let bands = vec![Vec::new(); banding.bands as usize];
-        Self { banding, bands, documents: 0, signatures: None }
-    }
-
-    /// Components as datatrove finds them, with the document that it keeps.
+    /// Components whose document of this kind stays. Files go below the directory of `storage`, which cannot be an index.
     ///
-    /// `spool`, an empty file open for reading and writing, takes the signatures of `8 * bands * rows` bytes a
-    /// document; without one they stay in memory.
-    pub fn union_by_size(banding: Banding, spool: Option<File>) -> Self {
-        let store = match spool {
-            Some(file) => Store::File { writer: BufWriter::with_capacity(1 << 16, file) },
-            None => Store::Memory(Vec::new()),
+    /// # Errors
+    /// An index: components can change with every document, so nothing can be said before the last one.
+    pub fn new(banding: Banding, representative: Representative, storage: &Storage) -> Result<Self> {
+        let Place::TemporaryIn(parent) = &storage.place else { return Err(crate::Error::IndexOfAll) };
+        let memory = usize::try_from(storage.memory).unwrap_or(usize::MAX);
+        let entries = match representative {
+            Representative::First => Entries::First(Sorter::new("bands", memory / 2)),
+            Representative::UnionBySize => Entries::UnionBySize(
+                Sorter::new("bands", memory / 2),
+                Box::new(AppendStore::new("signatures.bin", memory / 4)),
+            ),
         };
-        let signatures = Signatures { store, numbers: Vec::new(), count: 0 };
-        Self { signatures: Some(signatures), ..Self::new(banding) }
+        Ok(Self { banding, entries, documents: 0, dir: SpillDir::temporary_below(parent.clone()) })
     }
 
     pub fn representative(&self) -> Representative {
-        match self.signatures {
-            Some(_) => Representative::UnionBySize,
-            None => Representative::First,
+        match self.entries {
+            Entries::First(_) => Representative::First,
+            Entries::UnionBySize(..) => Representative::UnionBySize,
         }
     }
 
     /// Adds the next document. No keys at all mean a document without a signature, which joins nothing. The
     /// signature is used by [`Representative::UnionBySize`] alone, and may be empty for the other.
     ///
-    /// Fails only when the spool cannot be written.
+    /// Fails only when a file cannot be written.
     ///
     /// # Panics
     ///
     /// If the keys or a needed signature were made with another banding, or after 2^32 - 1 documents.
-    pub fn add(&mut self, band_keys: &[u64], signature: &[u64]) -> io::Result<()> {
-        let doc = self.documents;
-        self.documents = doc.checked_add(1).expect("a component holds at most 2^32 - 1 documents");
+    pub fn add(&mut self, band_keys: &[u64], signature: &[u64]) -> Result<()> {
+        let doc = u64::from(self.documents);
+        self.documents = self.documents.checked_add(1).expect("a component holds at most 2^32 - 1 documents");
+        let Self { banding, entries, dir, .. } = self;
         if !band_keys.is_empty() {
-            assert_eq!(band_keys.len(), self.bands.len(), "the keys have another banding");
-            for (band, &key) in self.bands.iter_mut().zip(band_keys) {
-                band.push(Entry { key: [(key >> 32) as u32, key as u32], doc });
-            }
+            assert_eq!(band_keys.len(), banding.bands as usize, "the keys have another banding");
         }
-        match &mut self.signatures {
-            Some(_) if band_keys.is_empty() => Ok(()),
-            Some(signatures) => {
-                assert_eq!(signature.len(), self.banding.num_perm(), "the signature has another banding");
-                signatures.push(doc, signature)
+        let keys = (0u64..).zip(band_keys);
+        match entries {
+            Entries::First(sorter) => {
+                keys.into_iter().try_for_each(|(band, &key)| sorter.push([key, band << 32 | doc], dir))
             }
-            None => Ok(()),
+            Entries::UnionBySize(sorter, signatures) => {
+                let mut bytes = vec![0; banding.num_perm() * 8];
+                if !band_keys.is_empty() {
+                    assert_eq!(signature.len(), banding.num_perm(), "the signature has another banding");
+                    let minima = bytes.as_chunks_mut::<8>().0.iter_mut().zip(signature);
+                    minima.for_each(|(bytes, minimum)| *bytes = minimum.to_le_bytes());
+                }
+                signatures.append(&bytes, dir)?;
+                keys.into_iter().try_for_each(|(band, &key)| {
+                    sorter.push([band, signature[band as usize * banding.rows as usize], key, doc], dir)
+                })
+            }
         }
     }
 
     /// Bytes in memory.
-    pub fn bytes(&self) -> u64 {
-        let entries: usize = self.bands.iter().map(Vec::capacity).sum();
-        let signatures = self.signatures.as_ref().map_or(0, Signatures::bytes);
-        (entries * size_of::<Entry>()) as u64 + signatures
+    pub fn memory(&self) -> u64 {
+        match &self.entries {
+            Entries::First(sorter) => sorter.memory(),
+            Entries::UnionBySize(sorter, signatures) => sorter.memory() + signatures.memory(),
+        }
     }
 
-    /// Joins what shares a band. Fails only when the spool cannot be read.
-    pub fn partition(self) -> io::Result<Partition> {
-        let Self { banding, bands, documents, signatures } = self;
-        let mut signatures = signatures.map(Signatures::finish).transpose()?;
+    /// Bytes in files.
+    pub fn disk(&self) -> u64 {
+        match &self.entries {
+            Entries::First(sorter) => sorter.disk(),
+            Entries::UnionBySize(sorter, signatures) => sorter.disk() + signatures.disk(),
+        }
+    }
+
+    /// Joins what shares a band. Fails only when a file cannot be written or read.
+    pub fn partition(self) -> Result<Partition> {
+        let Self { banding, entries, documents, mut dir } = self;
         let mut forest = Forest::new(documents);
-        for (band, mut entries) in bands.into_iter().enumerate() {
-            entries.sort_unstable_by_key(|entry| (entry.key, entry.doc));
-            let buckets = entries.chunk_by(|a, b| a.key == b.key).filter(|bucket| bucket.len() > 1);
-            match &mut signatures {
-                None => buckets.for_each(|bucket| forest.join(bucket)),
-                Some(signatures) => {
-                    let mut ordered = Vec::new();
-                    for bucket in buckets {
-                        let rows = signatures.rows(bucket[0].doc, banding, band)?;
-                        ordered.push((rows, bucket));
+        match entries {
+            Entries::First(sorter) => {
+                let sorted = sorter.finish(&mut dir)?;
+                let mut before: Option<[u64; 2]> = None;
+                let mut cursor = sorted.start()?;
+                while let Some(entry) = cursor.next(&sorted)? {
+                    if let Some(before) = before
+                        && (before[0], before[1] >> 32) == (entry[0], entry[1] >> 32)
+                    {
+                        forest.join(before[1] as u32, entry[1] as u32);
                     }
-                    ordered.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-                    ordered.iter().for_each(|(_, bucket)| forest.join(bucket));
+                    before = Some(entry);
                 }
+                Ok(forest.partition(true))
+            }
+            Entries::UnionBySize(sorter, signatures) => {
+                let sorted = sorter.finish(&mut dir)?;
+                let mut groups = Groups { cursor: sorted.start()?, sorted: &sorted, next: None };
+                let mut group = Vec::new();
+                while groups.read(&mut group)? {
+                    join_in_datatroves_order(&group, &signatures, banding, &mut forest)?;
+                }
+                Ok(forest.partition(false))
             }
         }
-        let first = signatures.is_none();
-        Ok(forest.partition(first))
     }
+}
+
+/// Sorted entries by band and first minimum.
+struct Groups<'s> {
+    sorted: &'s Sorted<4>,
+    cursor: Cursor<4>,
+    /// The first entry of the next group.
+    next: Option<[u64; 4]>,
+}
+
+impl Groups<'_> {
+    /// Reads the next group in place of the one in `group`; false at the end.
+    fn read(&mut self, group: &mut Vec<[u64; 4]>) -> Result<bool> {
+        group.clear();
+        group.extend(self.next.take());
+        while let Some(entry) = self.cursor.next(self.sorted)? {
+            if group.first().is_some_and(|first| first[..2] != entry[..2]) {
+                self.next = Some(entry);
+                return Ok(true);
+            }
+            group.push(entry);
+        }
+        Ok(!group.is_empty())
+    }
+}
+
+/// Joins the buckets of a group, which agree in band and first minimum, in the order of all their minima.
+fn join_in_datatroves_order(
+    group: &[[u64; 4]],
+    signatures: &AppendStore,
+    banding: Banding,
+    forest: &mut Forest,
+) -> Result<()> {
+    let buckets = group.chunk_by(|a, b| a[2] == b[2]).filter(|bucket| bucket.len() > 1);
+    let mut ordered: Vec<(Vec<u64>, &[[u64; 4]])> = buckets.map(|bucket| (Vec::new(), bucket)).collect();
+    if ordered.len() > 1 {
+        for (rows, bucket) in &mut ordered {
+            let [band, _, _, doc] = bucket[0];
+            let mut bytes = vec![0; banding.rows as usize * 8];
+            let first = doc * banding.num_perm() as u64 + band * u64::from(banding.rows);
+            signatures.read(first * 8, &mut bytes)?;
+            rows.extend(bytes.as_chunks::<8>().0.iter().map(|minimum| u64::from_le_bytes(*minimum)));
+        }
+        ordered.sort_unstable();
+    }
+    for pair in ordered.iter().flat_map(|(_, bucket)| bucket.windows(2)) {
+        forest.join(pair[0][3] as u32, pair[1][3] as u32);
+    }
+    Ok(())
 }
 
 /// Who stands for whom.
@@ -143,6 +216,17 @@ pub struct Partition {
 }
 
 impl Partition {
+    /// Lets the document of each component stay that comes first when documents are ordered by `rank`, then by number.
+    pub fn keep_lowest(&mut self, rank: impl Fn(u32) -> Result<u64>) -> Result<()> {
+        let mut best: Vec<(u64, u32)> = vec![(u64::MAX, u32::MAX); self.representatives.len()];
+        for (doc, &root) in (0u32..).zip(&self.representatives) {
+            let best = &mut best[root as usize];
+            *best = (*best).min((rank(doc)?, doc));
+        }
+        self.representatives.iter_mut().for_each(|root| *root = best[*root as usize].1);
+        Ok(())
+    }
+
     pub fn is_kept(&self, doc: u32) -> bool {
         self.representatives[doc as usize] == doc
     }
@@ -177,20 +261,17 @@ impl Forest {
         root
     }
 
-    /// Joins each document of a bucket with the one before it.
-    fn join(&mut self, bucket: &[Entry]) {
-        for pair in bucket.windows(2) {
-            let (mut a, mut b) = (self.root(pair[0].doc), self.root(pair[1].doc));
-            if a == b {
-                continue;
-            }
-            // Of equals the earlier operand stays root.
-            if self.sizes[a as usize] < self.sizes[b as usize] {
-                std::mem::swap(&mut a, &mut b);
-            }
-            self.parents[b as usize] = a;
-            self.sizes[a as usize] += self.sizes[b as usize];
+    fn join(&mut self, a: u32, b: u32) {
+        let (mut a, mut b) = (self.root(a), self.root(b));
+        if a == b {
+            return;
         }
+        // Of equals the earlier operand stays root.
+        if self.sizes[a as usize] < self.sizes[b as usize] {
+            std::mem::swap(&mut a, &mut b);
+        }
+        self.parents[b as usize] = a;
+        self.sizes[a as usize] += self.sizes[b as usize];
     }
 
     fn partition(mut self, first: bool) -> Partition {
@@ -213,68 +294,6 @@ impl Forest {
     }
 }
 
-/// The signatures of the documents that have one, one after the other.
-#[derive(Debug)]
-struct Signatures {
-    store: Store,
-    /// Of each document by number: which signature is its own.
-    numbers: Vec<u32>,
-    count: u32,
-}
-
-#[derive(Debug)]
-enum Store {
-    Memory(Vec<u64>),
-    File { writer: BufWriter<File> },
-}
-
-impl Signatures {
-    fn push(&mut self, doc: u32, signature: &[u64]) -> io::Result<()> {
-        self.numbers.resize(doc as usize, u32::MAX);
-        self.numbers.push(self.count);
-        self.count += 1;
-        match &mut self.store {
-            Store::Memory(minima) => minima.extend_from_slice(signature),
-            Store::File { writer } => {
-                signature.iter().try_for_each(|minimum| writer.write_all(&minimum.to_le_bytes()))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn bytes(&self) -> u64 {
-        let minima = match &self.store {
-            Store::Memory(minima) => minima.capacity() * size_of::<u64>(),
-            Store::File { writer } => writer.capacity(),
-        };
-        (minima + self.numbers.capacity() * size_of::<u32>()) as u64
-    }
-
-    /// Nothing more will be pushed.
-    fn finish(mut self) -> io::Result<Self> {
-        if let Store::File { writer } = &mut self.store {
-            writer.flush()?;
-        }
-        Ok(self)
-    }
-
-    /// The minima of a band of a document.
-    fn rows(&mut self, doc: u32, banding: Banding, band: usize) -> io::Result<Box<[u64]>> {
-        let rows = banding.rows as usize;
-        let start = self.numbers[doc as usize] as usize * banding.num_perm() + band * rows;
-        match &mut self.store {
-            Store::Memory(minima) => Ok(minima[start..start + rows].into()),
-            Store::File { writer } => {
-                let file = writer.get_mut();
-                file.seek(SeekFrom::Start((start * size_of::<u64>()) as u64))?;
-                let mut bytes = vec![0; rows * size_of::<u64>()];
-                file.read_exact(&mut bytes)?;
-                Ok(bytes.as_chunks::<8>().0.iter().map(|minimum| u64::from_le_bytes(*minimum)).collect())
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -288,8 +307,12 @@ mod tests {
         Banding::new(bands, rows).unwrap()
     }
 
+    fn storage(memory: u64) -> Storage {
+        Storage { memory, place: Place::TemporaryIn(std::env::temp_dir()) }
+    }
+
     fn representatives(bands: u32, documents: &[&[u64]]) -> Vec<u32> {
-        let mut components = Components::new(banding(bands, 1));
+        let mut components = Components::new(banding(bands, 1), Representative::First, &storage(0)).unwrap();
         for keys in documents {
             components.add(keys, &[]).unwrap();
         }
@@ -317,8 +340,9 @@ mod tests {
     fn goldens_of_the_package() {
         let goldens = include_str!("../goldens/datatrove.jsonl");
         let hasher = DatatroveHasher::new(banding(14, 8), 5, 1).unwrap();
-        for spool in [None, Some(tempfile::tempfile().unwrap())] {
-            let mut components = Components::union_by_size(hasher.banding(), spool);
+        for memory in [0, 64 << 20] {
+            let by_size = Representative::UnionBySize;
+            let mut components = Components::new(hasher.banding(), by_size, &storage(memory)).unwrap();
             let (mut buffers, mut keys) = (DatatroveBuffers::default(), Vec::new());
             let mut expected = Vec::new();
             for line in goldens.lines() {
@@ -332,7 +356,7 @@ mod tests {
                 }
                 components.add(&keys, signature).unwrap();
             }
-            assert!(components.bytes() > 0);
+            assert!(components.memory() > 0);
             let partition = components.partition().unwrap();
             assert_eq!(partition.representatives, expected);
             assert!(partition.kept() < expected.len() as u64);
@@ -381,8 +405,9 @@ mod tests {
             let (bands, rows) = (3, 2);
             let hasher = DatatroveHasher::new(banding(bands, rows), 5, 1).unwrap();
             let expected = model(&documents, bands as usize, rows as usize);
-            let (mut first, mut keys) = (Components::new(hasher.banding()), Vec::new());
-            let mut by_size = Components::union_by_size(hasher.banding(), None);
+            let make = |which| Components::new(hasher.banding(), which, &storage(0)).unwrap();
+            let (mut first, mut keys) = (make(Representative::First), Vec::new());
+            let mut by_size = make(Representative::UnionBySize);
             for signature in &documents {
                 keys.clear();
                 if let Some(signature) = signature {

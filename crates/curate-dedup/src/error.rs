@@ -39,6 +39,16 @@ pub enum Error {
     MaxRepeated { got: f64 },
     #[error("an index remembers whole documents only")]
     IndexOfUnits,
+    #[error("an index cannot be used where all documents must be seen first")]
+    IndexOfAll,
+    #[error("components are made of near-duplicates: MinHash was not asked for")]
+    ComponentsOfCopies,
+    #[error("only the profile datatrove has the signatures by which datatrove chooses what to keep")]
+    UnionBySize,
+    #[error(
+        "the inputs have changed between the two passes: {first} documents in the first, {second} in the second"
+    )]
+    InputsChanged { first: u64, second: u64 },
     #[error("{got} bytes of memory: expected {MIN_MEMORY} or more")]
     Memory { got: u64 },
     #[error("cannot {action} {path}")]
@@ -87,7 +97,16 @@ impl Error {
             ),
             Self::IndexInUse { .. } => Some("wait for it to end".to_owned()),
             Self::NoIndex { .. } => Some("name an empty directory, or one that does not exist".to_owned()),
+            Self::IndexOfAll => Some(
+                "an index keeps the first copy and decides at once: leave out --keep and --cluster, or the index"
+                    .to_owned(),
+            ),
+            Self::InputsChanged { .. } => {
+                Some("wait until nothing writes to them, or give them on standard input".to_owned())
+            }
             Self::File { .. }
+            | Self::ComponentsOfCopies
+            | Self::UnionBySize
             | Self::OtherFormat { .. }
             | Self::NoDocuments
             | Self::FalsePositiveRate { .. }

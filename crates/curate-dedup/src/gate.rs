@@ -109,6 +109,7 @@ impl DedupGate {
             near_duplicates: tally.near_duplicates,
             minhash: self.minhash_summary(),
             clusters: tally.clusters(),
+            cluster_sizes: tally.cluster_sizes(),
             biggest_clusters: tally.biggest_clusters(|doc| kept.id(doc))?,
             sources: tally.sources.clone(),
             memory: self.memory(),
@@ -128,6 +129,11 @@ impl DedupGate {
             Some(index) => index.commit(&mut self.kept, &mut self.table, &mut self.dir),
             None => Ok(()),
         }
+    }
+
+    /// Whether it compares shingles.
+    pub(crate) fn verifies(&self) -> bool {
+        self.minhash.as_ref().is_some_and(|(star, _)| star.verifies())
     }
 
     fn minhash_summary(&self) -> Option<MinHashSummary> {
@@ -152,7 +158,7 @@ impl DedupGate {
         let [records, ids, sets] = self.kept.stores().map(|store| store.memory());
         let (keys, clusters) = (self.table.memory(), self.tally.memory());
         let total = keys + records + ids + sets + clusters;
-        MemorySummary { keys, records, ids, shingle_sets: sets, clusters, total }
+        MemorySummary { keys, records, ids, shingle_sets: sets, clusters, order: 0, total }
     }
 
     fn decide(&mut self, doc: &Document<'_>, work: DedupWork) -> Result<Verdict> {

@@ -66,6 +66,10 @@ impl KeyGate {
     /// Too little memory. An index is for contents: it is not used here.
     pub fn new(name: impl Into<String>, storage: &Storage) -> Result<Self> {
         storage.validate()?;
+        Self::new_in(name, storage)
+    }
+
+    pub(crate) fn new_in(name: impl Into<String>, storage: &Storage) -> Result<Self> {
         let Place::TemporaryIn(parent) = &storage.place else { return Err(Error::IndexOfUnits) };
         let memory = usize::try_from(storage.memory).unwrap_or(usize::MAX);
         Ok(Self {

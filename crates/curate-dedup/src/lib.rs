@@ -58,12 +58,14 @@ mod banding;
 mod sketch;
 mod spill;
 mod runs;
+mod external;
 mod table;
 mod kept;
 mod components;
 mod star;
 mod gate;
 mod keys;
+mod twopass;
 mod lines;
 mod bloom;
 mod semantic;
@@ -72,6 +74,8 @@ mod options;
 mod summary;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traps;
 mod error;
 
 pub use banding::{Banding, MAX_BANDS, MAX_ROWS, match_probability};
@@ -92,5 +96,11 @@ pub use semantic::{
 pub use shingle::{ShingleBuffers, Shingler};
 pub use similar::{similar, similar_at_least};
 pub use sketch::{DedupMapper, DedupWork, Sketch, SketchBuffers, Sketcher};
-pub use summary::{Cluster, DedupSummary, JaccardBin, MemorySummary, MinHashSummary, SourceSummary};
+pub use summary::{
+    ClusterSample, ClusterSizes, DedupSummary, JaccardBin, MemorySummary, MinHashSummary, SourceSummary,
+};
+pub use twopass::{
+    Cluster, DecidedGate, DecidedMapper, DecidedSummary, Decisions, GatherGate, GatherMapper, GatherWork,
+    KeyOf, NumberOf, Order, gather_contents, gather_keys,
+};
 pub use words::Profile;

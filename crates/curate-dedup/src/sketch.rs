@@ -107,7 +107,7 @@ impl Sketcher {
 
 impl SketchBuffers {
     /// The minima of the text that was read last with the `datatrove` profile, for
-    /// [`Components::union_by_size`](crate::Components::union_by_size); empty where it has none.
+    /// [`Representative::UnionBySize`](crate::Representative::UnionBySize); empty where it has none.
     pub fn datatrove_signature(&self) -> &[u64] {
         &self.signature_64
     }

@@ -23,8 +23,10 @@ pub struct DedupSummary {
     pub minhash: Option<MinHashSummary>,
     /// Kept documents that stand for at least one removed one.
     pub clusters: u64,
+    /// How many of them have how many documents; empty bins are left out.
+    pub cluster_sizes: Vec<ClusterSizes>,
     /// The biggest of them, biggest first, then by input order.
-    pub biggest_clusters: Vec<Cluster>,
+    pub biggest_clusters: Vec<ClusterSample>,
     /// By source, for what has one.
     pub sources: BTreeMap<String, SourceSummary>,
     pub memory: MemorySummary,
@@ -61,9 +63,17 @@ pub struct JaccardBin {
     pub count: u64,
 }
 
+/// Clusters of `from` to `to` documents, the representative included: 2, 3 to 4, 5 to 8, and so on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ClusterSizes {
+    pub from: u64,
+    pub to: u64,
+    pub clusters: u64,
+}
+
 /// A kept document and those removed in its favour.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Cluster {
+pub struct ClusterSample {
     /// The id of the kept document.
     pub representative: String,
     /// All of them, the representative included.
@@ -97,7 +107,21 @@ pub struct MemorySummary {
     pub shingle_sets: u64,
     /// Cluster sizes, and the ids of a few members of each.
     pub clusters: u64,
+    /// Where the documents come in the order, for two passes.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub order: u64,
     pub total: u64,
+}
+
+impl MemorySummary {
+    pub(crate) fn add_order(&mut self, bytes: u64) {
+        self.order += bytes;
+        self.total += bytes;
+    }
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 const HISTOGRAM_BINS: usize = 20;
@@ -196,11 +220,22 @@ impl Tally {
         self.removed.len() as u64
     }
 
+    pub(crate) fn cluster_sizes(&self) -> Vec<ClusterSizes> {
+        // A cluster with n removed documents has n + 1, and falls into the bin that ends at the next power of two.
+        let mut bins = [0u64; 33];
+        for &removed in self.removed.values() {
+            bins[(u64::from(removed) + 1).next_power_of_two().ilog2() as usize] += 1;
+        }
+        let bins = (0u32..).zip(bins).filter(|(_, clusters)| *clusters > 0);
+        let bin = |(log, clusters)| ClusterSizes { from: (1u64 << (log - 1)) + 1, to: 1u64 << log, clusters };
+        bins.map(bin).collect()
+    }
+
     /// The biggest clusters; `id_of` knows the ids of kept documents.
     pub(crate) fn biggest_clusters(
         &self,
         id_of: impl Fn(DocNumber) -> Result<String>,
-    ) -> Result<Vec<Cluster>> {
+    ) -> Result<Vec<ClusterSample>> {
         let mut biggest: Vec<(u32, DocNumber)> = Vec::new();
         for (&doc, &removed) in &self.removed {
             let full = biggest.len() == BIGGEST_CLUSTERS;
@@ -226,7 +261,7 @@ impl Tally {
             at += 8 + u64::from(len);
         }
         let cluster = |((removed, doc), members): ((u32, DocNumber), _)| {
-            Ok(Cluster { representative: id_of(doc)?, size: u64::from(removed) + 1, members })
+            Ok(ClusterSample { representative: id_of(doc)?, size: u64::from(removed) + 1, members })
         };
         biggest.into_iter().zip(members).map(cluster).collect()
     }
@@ -274,6 +309,8 @@ mod tests {
         assert_eq!(found[0].members, ["r5.0", "r5.1", "r5.2", "r5.3", "r5.4"]);
         assert_eq!(found[1].members, ["r1.0", "r1.1", "r1.2"]);
         assert_eq!(tally.clusters(), 12);
+        let sizes: Vec<_> = tally.cluster_sizes().iter().map(|s| (s.from, s.to, s.clusters)).collect();
+        assert_eq!(sizes, [(2, 2, 8), (3, 4, 3), (9, 16, 1)]);
     }
 
     #[test]

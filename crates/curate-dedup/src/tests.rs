@@ -9,11 +9,11 @@ use crate::*;
 
 /// Why a document was removed.
 #[derive(Debug, Clone, PartialEq)]
-struct Removal {
-    reason: String,
+pub(crate) struct Removal {
+    pub(crate) reason: String,
     /// The position of the kept document.
-    dup_of: usize,
-    jaccard: f64,
+    pub(crate) dup_of: usize,
+    pub(crate) jaccard: f64,
 }
 
 /// Runs the stage over texts; their ids are their positions. `None` = kept.
@@ -25,7 +25,7 @@ fn in_memory() -> Storage {
     Storage { memory: 64 << 20, place: Place::TemporaryIn(std::env::temp_dir()) }
 }
 
-fn dedup_in(
+pub(crate) fn dedup_in(
     options: DedupOptions,
     storage: &Storage,
     texts: &[impl AsRef<str>],
@@ -86,7 +86,7 @@ fn check(options: DedupOptions, texts: &[impl AsRef<str>], expected: &[usize]) {
 }
 
 /// `count` words that no other `kind` has.
-fn words(kind: &str, count: usize) -> Vec<String> {
+pub(crate) fn words(kind: &str, count: usize) -> Vec<String> {
     (0..count).map(|i| format!("{kind}{i}")).collect()
 }
 
@@ -266,6 +266,7 @@ fn the_summary_as_json() {
                 "jaccard_histogram": [{ "from": 0.95, "count": 1 }],
             },
             "clusters": 1,
+            "cluster_sizes": [{ "from": 3, "to": 4, "clusters": 1 }],
             "biggest_clusters": [{ "representative": "0", "size": 3, "members": ["1", "2"] }],
             "sources": { "even": { "documents": 2, "removed": 1 }, "odd": { "documents": 2, "removed": 1 } },
             "disk_bytes": 0,
@@ -352,7 +353,7 @@ fn an_index_and_then_more_is_all_at_once() {
 }
 
 /// The definition, pair by pair, on owned words.
-fn brute_force(threshold: f64, ngram: usize, texts: &[String]) -> Vec<Option<Removal>> {
+pub(crate) fn brute_force(threshold: f64, ngram: usize, texts: &[String]) -> Vec<Option<Removal>> {
     let split: Vec<Vec<&str>> = texts.iter().map(|text| text.split_whitespace().collect()).collect();
     let sets: Vec<BTreeSet<&[&str]>> = split
         .iter()

@@ -5,7 +5,8 @@
 //! read to its end is damage that the report names, and the next one is read.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +50,10 @@ impl Default for InputOptions {
     }
 }
 
+/// How hard a copy of a stream is compressed: it is read as often as it is written, and soon gone.
+const SPOOL_LEVEL: i32 = 1;
+const SPOOL_BYTES: usize = 256 << 10;
+
 /// One input, named as the user named it.
 #[derive(Debug, Clone)]
 pub struct InputFile {
@@ -63,6 +68,22 @@ enum Place {
     File(PathBuf),
     Object(Object),
     Memory(String, Arc<[u8]>),
+    /// A stream that was copied into a nameless file, in Zstandard.
+    Spooled(String, Arc<File>),
+}
+
+/// A file from its start, whoever else reads it.
+struct FromStart {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for FromStart {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buf, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
 }
 
 impl InputFile {
@@ -96,8 +117,44 @@ impl InputFile {
             Place::Stdin => "stdin".to_owned(),
             Place::File(path) => path.display().to_string(),
             Place::Object(object) => object.url().to_owned(),
-            Place::Memory(name, _) => name.clone(),
+            Place::Memory(name, _) | Place::Spooled(name, _) => name.clone(),
         }
+    }
+
+    /// True for what can be read once only: standard input, pipes, devices.
+    pub fn is_stream(&self) -> bool {
+        match &self.place {
+            Place::Stdin => true,
+            Place::File(path) => fs::metadata(path).is_ok_and(|found| !found.is_file()),
+            Place::Object(_) | Place::Memory(..) | Place::Spooled(..) => false,
+        }
+    }
+
+    /// Copies all that it holds into a compressed file in `dir` that has no name and goes with the last copy of the
+    /// result, which is read like the original, under its name. `watch` may put itself between the two.
+    ///
+    /// # Errors
+    /// It cannot be read to its end, or the file cannot be written.
+    pub fn spooled(
+        &self,
+        dir: &Path,
+        watch: impl FnOnce(Box<dyn Read + Send>) -> Box<dyn Read>,
+    ) -> curate_core::Result<Self> {
+        let name = self.name();
+        let mut reader = watch(self.open()?);
+        let failed = |e| IoError::file("write a temporary file in", dir, e);
+        fs::create_dir_all(dir).map_err(failed)?;
+        let file = tempfile::tempfile_in(dir).map_err(failed)?;
+        let mut writer = zstd::Encoder::new(&file, SPOOL_LEVEL).map_err(failed)?;
+        let mut chunk = vec![0; SPOOL_BYTES];
+        loop {
+            match reader.read(&mut chunk).map_err(|e| read_error(&name, e))? {
+                0 => break,
+                n => writer.write_all(&chunk[..n]).map_err(failed)?,
+            }
+        }
+        writer.finish().map_err(failed)?;
+        Ok(Self { place: Place::Spooled(name, Arc::new(file)), bytes: None, modified: None })
     }
 
     /// Its size as it is stored; `None` for a stream.
@@ -124,6 +181,10 @@ impl InputFile {
             Place::File(path) => Box::new(File::open(path).map_err(|e| IoError::file("open", path, e))?),
             Place::Object(object) => object.open(),
             Place::Memory(_, bytes) => Box::new(io::Cursor::new(Arc::clone(bytes))),
+            Place::Spooled(name, file) => {
+                let reader = FromStart { file: Arc::clone(file), at: 0 };
+                Box::new(zstd::Decoder::new(reader).map_err(|e| read_error(name, e))?)
+            }
         })
     }
 }

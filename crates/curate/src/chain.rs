@@ -10,7 +10,8 @@ use curate_clean::decontaminate::Decontaminator;
 use curate_clean::quality::ScoreStage;
 use curate_core::{Document, Report, RunOptions, Sink, Source, Stage};
 use curate_dedup::{
-    BloomGate, BloomMapper, DedupGate, DedupMapper, KeyGate, KeyMapper, UnitGate, UnitMapper,
+    BloomGate, BloomMapper, DecidedGate, DecidedMapper, DedupGate, DedupMapper, GatherGate, GatherMapper,
+    KeyGate, KeyMapper, UnitGate, UnitMapper,
 };
 use curate_io::{DocumentSink, DropLog, DropLogStyle, Inputs, Progress, Records, Resolved, resolve};
 use curate_tokenize::{CountMapper, EncodeMapper, Tokenizer, WordCounter};
@@ -19,6 +20,7 @@ use serde_json::Value;
 use crate::cli::{OutputOptions, StreamOptions};
 use crate::commands::clean::guards::Guard;
 use crate::commands::decontaminate::{self, LeakGate};
+use crate::commands::dedup::two_pass;
 use crate::commands::read::ReadOptions;
 use crate::commands::tokenize::TokenEnd;
 use crate::failure::{Exit, Result};
@@ -48,6 +50,9 @@ pub(crate) enum Kind {
     Key(KeyMapper<OfDocument<Option<String>>>, Box<KeyGate>),
     Units(&'static str, UnitMapper<OfDocument<String>>, Box<UnitGate>),
     Bloom(Box<BloomGate>),
+    /// The two passes of a deduplication that must see everything first.
+    Gather(&'static str, GatherMapper, Box<GatherGate>),
+    Decided(&'static str, Box<DecidedGate>),
     Decontaminate(Box<Decontaminator>, Box<LeakGate>),
     Tokenize(Box<Tokenizer>, Box<TokenEnd>),
     CountWords(Box<WordCounter>),
@@ -80,7 +85,7 @@ impl Kind {
             Self::Score(_) => "score",
             Self::Dedup(..) => "dedup",
             Self::Key(..) => "dedup_key",
-            Self::Units(name, ..) => name,
+            Self::Units(name, ..) | Self::Gather(name, ..) | Self::Decided(name, _) => name,
             Self::Bloom(..) => "dedup_bloom",
             Self::Decontaminate(..) => "decontaminate",
             Self::Tokenize(..) => "tokenize",
@@ -117,6 +122,8 @@ impl Kind {
             Self::Key(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Units(_, mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Bloom(gate) => Stage::gated(name, BloomMapper, &mut **gate),
+            Self::Gather(_, mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
+            Self::Decided(_, gate) => Stage::gated(name, DecidedMapper, &mut **gate),
             Self::Decontaminate(mapper, gate) => Stage::gated(name, &**mapper, &mut **gate),
             Self::Tokenize(tokenizer, end) => Stage::gated(name, EncodeMapper::new(tokenizer), &mut **end),
             Self::CountWords(counter) => Stage::filter(name, CountMapper::new(counter)),
@@ -148,9 +155,19 @@ pub(crate) struct Chain<'c> {
 
 impl Chain<'_> {
     /// Runs the chain; `finish` turns the last gate into files before the report is made and may add to it.
-    pub(crate) fn run(mut self, finish: impl FnOnce(&mut Vec<Link>) -> Result<Vec<Extra>>) -> Result<Exit> {
+    pub(crate) fn run(self, finish: impl FnOnce(&mut Vec<Link>) -> Result<Vec<Extra>>) -> Result<Exit> {
         let start = Instant::now();
         let resolved = find_inputs(self.stream)?;
+        self.run_over(start, resolved, finish)
+    }
+
+    /// The same for inputs that have been found, by a command that began at `start`.
+    pub(crate) fn run_over(
+        mut self,
+        start: Instant,
+        resolved: Resolved,
+        finish: impl FnOnce(&mut Vec<Link>) -> Result<Vec<Extra>>,
+    ) -> Result<Exit> {
         let inputs = Inputs::new(resolved.files, self.read.input_options(self.stream)?);
         let mut sink = document_sink(&self.ending, resolved.roots, &self.links)?;
         let codec = self.read.codec(self.stream, self.canonical)?;
@@ -158,6 +175,7 @@ impl Chain<'_> {
         let pass = Pass { command: self.command, stream: self.stream, progress };
         let report = pass.run(inputs, &codec, &mut self.links, &mut sink)?;
         decontaminate::check_removed(&mut self.links, &report)?;
+        two_pass::check(&self.links)?;
         sink.finish()?;
         let extras = finish(&mut self.links)?;
         let summary = Summary {

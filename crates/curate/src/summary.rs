@@ -61,6 +61,7 @@ struct JsonReport<'s> {
     #[serde(flatten)]
     extras: Map<String, Value>,
     seconds: f64,
+    documents_per_second: f64,
     cpu_seconds: f64,
     peak_rss_bytes: u64,
 }
@@ -123,9 +124,15 @@ impl Summary<'_> {
             never_fired,
             extras: self.extras.iter().map(|e| (e.name.to_owned(), e.value.clone())).collect(),
             seconds: self.seconds,
+            documents_per_second: self.documents_per_second(),
             cpu_seconds: self.usage.cpu_seconds,
             peak_rss_bytes: self.usage.peak_rss_bytes,
         }
+    }
+
+    /// Documents read a second, by the clock.
+    fn documents_per_second(&self) -> f64 {
+        self.report.read as f64 / self.seconds.max(1e-9)
     }
 
     fn table(&self) -> String {
@@ -181,8 +188,9 @@ impl Summary<'_> {
             line(format!("  {text}"));
         }
         line(format!(
-            "  {:.1} s, {:.1} CPU-s, {} peak memory",
+            "  {:.1} s, {} documents/s, {:.1} CPU-s, {} peak memory",
             self.seconds,
+            thousands(self.documents_per_second() as u64),
             self.usage.cpu_seconds,
             bytes(self.usage.peak_rss_bytes)
         ));

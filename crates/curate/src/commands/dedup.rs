@@ -1,22 +1,29 @@
 //! `curate dedup`: have we seen this before?
 
+mod said;
+pub(crate) mod two_pass;
+
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use curate_core::Document;
 use curate_dedup::{
-    BloomGate, BloomOptions, BloomSummary, DedupOptions, DedupSummary, Deduplicator, KeyGate, KeyMapper,
-    KeySummary, Manifest, MinHashOptions, Place, Profile, Storage, Unit, UnitGate, UnitMapper, UnitOptions,
-    UnitSummary, comparable_url, merge_index, verify_index,
+    BloomGate, BloomOptions, BloomSummary, Cluster, DecidedSummary, DedupOptions, Deduplicator, KeyGate,
+    KeyMapper, KeySummary, Manifest, MinHashOptions, Order, Place, Profile, Representative, Storage, Unit,
+    UnitGate, UnitMapper, UnitOptions, UnitSummary, comparable_url, gather_contents, gather_keys,
+    merge_index, verify_index,
 };
 use curate_io::{DropLogStyle, FieldPath, field_of};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::chain::{Chain, Ending, Kind, Link, OfDocument, parameters};
+use self::said::extra;
+use self::two_pass::{Asked, Keep, Settling};
+use crate::chain::{Chain, Ending, Kind, Link, OfDocument, find_inputs, parameters};
 use crate::cli::{OutputOptions, StreamOptions, byte_size};
 use crate::commands::read::ReadOptions;
-use crate::failure::{Exit, Result};
+use crate::failure::{Exit, Failure, Result};
 use crate::summary::{Extra, bytes, thousands};
 use crate::ui;
 
@@ -29,11 +36,14 @@ use crate::ui;
 /// What is remembered of kept documents fills --memory first, then files: about 8 bytes a distinct word 5-gram and 450
 /// bytes a document. The output does not depend on it. With --index it stays: a second run does not keep what the
 /// first one kept, and names the older document.
+///
+/// --keep and --cluster components must see everything first: they read the inputs twice (standard input is copied to
+/// --temp-dir) and need about the size of the texts there. The output stays in input order.
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst\n  curate dedup --minhash --index seen/ dump-2.jsonl.zst -o new.jsonl.zst"
+    after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst\n  curate dedup --minhash --index seen/ dump-2.jsonl.zst -o new.jsonl.zst\n  curate dedup --minhash --keep max:metadata.quality corpus/ -o unique/"
 )]
 pub(crate) struct DedupCommand {
     #[command(subcommand)]
@@ -137,6 +147,16 @@ pub(crate) struct DedupStage {
     #[arg(long, value_name = "PROFILE", default_value = "curate-1")]
     profile: ProfileName,
 
+    /// Which of several copies stays: first, longest (in bytes), max:FIELD or min:FIELD; documents without a number there
+    /// come last [default: first]
+    #[arg(long, value_name = "WHICH", value_parser = Keep::parse)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep: Option<Keep>,
+
+    /// What near-duplicates are held against
+    #[arg(long, value_name = "HOW", default_value = "star", requires_if("components", "minhash"))]
+    cluster: ClusterName,
+
     /// Seed of the permutations
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -149,7 +169,7 @@ pub(crate) struct DedupStage {
     /// Where those files go while the command runs [default: the system's directory for temporary files]
     #[arg(long, value_name = "DIR", conflicts_with = "index")]
     #[serde(skip)]
-    temp_dir: Option<PathBuf>,
+    pub(crate) temp_dir: Option<PathBuf>,
 
     /// Remember what is kept in this directory, and do not keep what it remembers
     #[arg(long, value_name = "DIR")]
@@ -187,6 +207,16 @@ enum ProfileName {
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
+enum ClusterName {
+    /// A kept document: nothing goes for resembling what has gone
+    Star,
+    /// All that shares a band, through others too, as most tools do: the similarity is told and decides nothing. With
+    /// --profile datatrove and without --keep what datatrove keeps stays
+    Components,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
 enum Verify {
     /// The exact Jaccard similarity with the kept document
     Jaccard,
@@ -195,16 +225,27 @@ enum Verify {
 }
 
 impl DedupStage {
-    /// The links of the stage, the cheap ones first: what they drop need not be looked at again.
-    pub(crate) fn prepare(&self) -> Result<Vec<Link>> {
+    /// The links of the stage, the cheap ones first: what they drop need not be looked at again. One that must see everything
+    /// first, and has not been settled, is the last.
+    pub(crate) fn prepare(&self, settled: &mut Asked<'_>) -> Result<Vec<Link>> {
+        if self.bloom.is_some() && self.keeps_the_best() {
+            return Err(Failure::new("a Bloom filter keeps the first copy")
+                .with_hint("leave out --keep, or use --exact instead of --bloom"));
+        }
         let mut kinds = Vec::new();
         let units = [(self.paragraphs, Unit::Paragraph), (self.lines, Unit::Line)];
         let units: Vec<Unit> =
             units.into_iter().filter(|(wanted, _)| *wanted).map(|(_, unit)| unit).collect();
         let contents = self.exact || self.minhash;
-        let exact_first = self.minhash && !units.is_empty();
-        let parts =
-            usize::from(self.key.is_some()) + units.len() + usize::from(contents) + usize::from(exact_first);
+        let components = self.cluster == ClusterName::Components;
+        // Whole copies are called copies, and not documents whose lines are all repeated. Components know no copies.
+        let exact_first = self.minhash && (!units.is_empty() || self.exact && components);
+        let count = usize::from(self.key.is_some())
+            + usize::from(self.bloom.is_some())
+            + units.len()
+            + usize::from(contents)
+            + usize::from(exact_first);
+        let parts = count - usize::from(self.bloom.is_some());
         let memory = (self.memory / parts.max(1)) as u64;
         let temporary = Storage {
             memory,
@@ -215,41 +256,30 @@ impl DedupStage {
             None => temporary.clone(),
         };
         if let Some(key) = &self.key {
-            kinds.push(Kind::Key(KeyMapper::new(key_of(key)?), Box::new(KeyGate::new(key, &temporary)?)));
+            kinds.push(self.keys(key, &temporary, settled)?);
         }
         if let Some(documents) = self.bloom {
             let options = BloomOptions { documents, false_positive_rate: self.bloom_rate };
             kinds.push(Kind::Bloom(Box::new(BloomGate::new(options)?)));
         }
-        // Whole copies are called copies, and not documents whose lines are all repeated.
-        if exact_first {
-            let (mapper, gate) =
-                Deduplicator::new(DedupOptions { exact: true, minhash: None })?.split(&temporary)?;
-            kinds.push(Kind::Dedup(mapper, Box::new(gate)));
+        if exact_first && !ends_unsettled(&kinds) {
+            kinds.push(self.contents(None, &temporary, settled)?);
         }
         let exact_now = contents && !self.minhash;
-        if exact_now {
-            kinds.push(self.contents(None, &storage)?);
+        if exact_now && !ends_unsettled(&kinds) {
+            kinds.push(self.contents(None, &storage, settled)?);
         }
-        for unit in units {
-            let name = if unit == Unit::Line { "dedup_lines" } else { "dedup_paragraphs" };
-            let options = UnitOptions {
-                unit,
-                per_host: self.per_host,
-                ignore_case: self.ignore_case,
-                min_chars: self.min_chars,
-                max_repeated: self.max_repeated,
-            };
-            let mapper = UnitMapper::new(options, host_of()?)?;
-            kinds.push(Kind::Units(name, mapper, Box::new(UnitGate::new(options, &temporary)?)));
+        if !ends_unsettled(&kinds) {
+            for unit in units {
+                kinds.push(self.units(unit, &temporary)?);
+            }
         }
-        if self.minhash {
-            kinds.push(self.contents(Some(self.minhash_options()), &storage)?);
+        if self.minhash && !ends_unsettled(&kinds) {
+            kinds.push(self.contents(Some(self.minhash_options()), &storage, settled)?);
         }
         let removed = self.removed.iter().map(|path| (path.clone(), DropLogStyle::Proofs));
         let rejects = self.rejects.iter().map(|path| (path.clone(), DropLogStyle::Documents));
         let mut logs: Vec<_> = removed.chain(rejects).collect();
-        let count = kinds.len();
         let links = kinds.into_iter().enumerate().map(|(i, kind)| Link {
             kind,
             logs: std::mem::take(&mut logs),
@@ -259,9 +289,65 @@ impl DedupStage {
         Ok(links.collect())
     }
 
-    fn contents(&self, minhash: Option<MinHashOptions>, storage: &Storage) -> Result<Kind> {
-        let (mapper, gate) = Deduplicator::new(DedupOptions { exact: true, minhash })?.split(storage)?;
-        Ok(Kind::Dedup(mapper, Box::new(gate)))
+    fn keeps_the_best(&self) -> bool {
+        !matches!(self.keep, None | Some(Keep::First))
+    }
+
+    fn order(&self) -> Result<Order> {
+        self.keep.as_ref().map_or(Ok(Order::Input), Keep::order)
+    }
+
+    fn keys(&self, field: &str, storage: &Storage, settled: &mut Asked<'_>) -> Result<Kind> {
+        const NAME: &str = "dedup_key";
+        let key = key_of(field)?;
+        if !self.keeps_the_best() {
+            return Ok(Kind::Key(KeyMapper::new(key), Box::new(KeyGate::new(field, storage)?)));
+        }
+        if let Some(decisions) = settled.next() {
+            return Ok(Kind::Decided(NAME, Box::new(decisions.gate()?)));
+        }
+        let (mapper, gate) = gather_keys(field, key, self.order()?, storage)?;
+        Ok(Kind::Gather(NAME, mapper, Box::new(gate)))
+    }
+
+    fn units(&self, unit: Unit, storage: &Storage) -> Result<Kind> {
+        let name = if unit == Unit::Line { "dedup_lines" } else { "dedup_paragraphs" };
+        let options = UnitOptions {
+            unit,
+            per_host: self.per_host,
+            ignore_case: self.ignore_case,
+            min_chars: self.min_chars,
+            max_repeated: self.max_repeated,
+        };
+        let mapper = UnitMapper::new(options, host_of()?)?;
+        Ok(Kind::Units(name, mapper, Box::new(UnitGate::new(options, storage)?)))
+    }
+
+    /// What is equal, or nearly the same: in one pass where the first copy stays, in two where something else does.
+    fn contents(
+        &self,
+        minhash: Option<MinHashOptions>,
+        storage: &Storage,
+        settled: &mut Asked<'_>,
+    ) -> Result<Kind> {
+        const NAME: &str = "dedup";
+        let cluster = match (&minhash, self.cluster) {
+            (None, _) | (_, ClusterName::Star) => Cluster::Star,
+            (Some(_), ClusterName::Components) => Cluster::Components(match (self.profile, &self.keep) {
+                (ProfileName::Datatrove, None) => Representative::UnionBySize,
+                _ => Representative::First,
+            }),
+        };
+        let options = DedupOptions { exact: true, minhash };
+        if cluster == Cluster::Star && !self.keeps_the_best() {
+            let (mapper, gate) = Deduplicator::new(options)?.split(storage)?;
+            return Ok(Kind::Dedup(mapper, Box::new(gate)));
+        }
+        if let Some(decisions) = settled.next() {
+            return Ok(Kind::Decided(NAME, Box::new(decisions.gate()?)));
+        }
+        let (mapper, gate) = gather_contents(options, cluster, self.order()?, storage)?;
+        Ok(Kind::Gather(NAME, mapper, Box::new(gate)))
     }
 
     fn minhash_options(&self) -> MinHashOptions {
@@ -280,6 +366,10 @@ impl DedupStage {
             ..MinHashOptions::default()
         }
     }
+}
+
+fn ends_unsettled(kinds: &[Kind]) -> bool {
+    matches!(kinds.last(), Some(Kind::Gather(..)))
 }
 
 /// Asks for a field; for `url`, in the form in which two are compared.
@@ -316,15 +406,16 @@ pub(crate) fn execute(command: &DedupCommand) -> Result<Exit> {
     if let Some(Action::Index(action)) = &command.action {
         return look_after(action);
     }
-    let chain = Chain {
-        command: "dedup",
-        links: command.stage.prepare()?,
-        ending: Ending::Documents(command.output.clone()),
-        stream: &command.stream,
-        read: ReadOptions::default(),
-        canonical: false,
-    };
-    chain.run(|links| finish(links))
+    let start = Instant::now();
+    let (stage, stream, read) = (&command.stage, &command.stream, ReadOptions::default());
+    let mut resolved = find_inputs(stream)?;
+    let settling = Settling { command: "dedup", stream, read: &read, canonical: false };
+    let temp_dir = stage.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let (links, ending) = settling.settle(&mut resolved, temp_dir, |mut settled| {
+        Ok((stage.prepare(&mut settled)?, Ending::Documents(command.output.clone())))
+    })?;
+    let chain = Chain { command: "dedup", links, ending, stream, read, canonical: false };
+    chain.run_over(start, resolved, |links| finish(links))
 }
 
 fn look_after(action: &IndexAction) -> Result<Exit> {
@@ -382,7 +473,21 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
             Kind::Key(_, gate) => extras.push(key_extra(&gate.summary())),
             Kind::Units(name, _, gate) => extras.push(unit_extra(name, &gate.summary())),
             Kind::Bloom(gate) => extras.push(bloom_extra(&gate.summary())),
+            Kind::Decided(_, gate) => {
+                let mut said = match gate.decisions().summary() {
+                    DecidedSummary::Contents(summary) => extra(summary),
+                    DecidedSummary::Key(summary) => key_extra(summary),
+                };
+                if let Some(without @ 1..) = gate.decisions().without_number() {
+                    said.lines.push(format!(
+                        "dedup: {} documents without a number in the field of --keep came last",
+                        thousands(without)
+                    ));
+                }
+                extras.push(said);
+            }
             Kind::Clean(_)
+            | Kind::Gather(..)
             | Kind::Guard(_)
             | Kind::Score(_)
             | Kind::Decontaminate(..)
@@ -392,45 +497,6 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
         }
     }
     Ok(extras)
-}
-
-/// What a dedup stage has to say after a run.
-fn extra(summary: &DedupSummary) -> Extra {
-    let mut lines = Vec::new();
-    if let Some(minhash) = &summary.minhash {
-        let verified = minhash.verified.map_or("none verified".to_owned(), |verified| {
-            format!("{} reach the threshold", thousands(verified))
-        });
-        lines.push(format!("dedup: {} candidate pairs, {verified}", thousands(minhash.candidates)));
-        if minhash.skipped_comparisons > 0 {
-            let n = thousands(minhash.skipped_comparisons);
-            lines.push(format!("dedup: {n} comparisons skipped in crowded buckets"));
-        }
-    }
-    if let Some(cluster) = summary.biggest_clusters.first() {
-        let (size, kept) = (thousands(cluster.size), &cluster.representative);
-        lines.push(format!(
-            "dedup: {} clusters, the biggest of {size} documents, kept {kept}",
-            thousands(summary.clusters)
-        ));
-    }
-    for (source, counts) in &summary.sources {
-        if counts.removed_ratio() > 0.5 && counts.documents >= MANY {
-            lines.push(format!(
-                "dedup: warning: {:.0} % of the {} documents of {source} were removed",
-                100.0 * counts.removed_ratio(),
-                thousands(counts.documents)
-            ));
-        }
-    }
-    let (memory, disk) = (bytes(summary.memory.total), bytes(summary.disk_bytes));
-    lines.push(match summary.indexed {
-        Some(indexed) => {
-            format!("dedup: {memory} of memory, {disk} on disk; {} documents were known", thousands(indexed))
-        }
-        None => format!("dedup: {memory} of memory, {disk} on disk"),
-    });
-    Extra { name: "dedup", value: parameters(summary), lines }
 }
 
 fn key_extra(summary: &KeySummary) -> Extra {
@@ -465,6 +531,3 @@ fn bloom_extra(summary: &BloomSummary) -> Extra {
     )];
     Extra { name: "dedup_bloom", value: parameters(summary), lines }
 }
-
-/// A source of fewer documents is not warned about.
-const MANY: u64 = 100;

@@ -16,6 +16,7 @@ use crate::chain::{Chain, Ending, Kind, Link, Pass, document_sink, find_inputs, 
 use crate::cli::{OutputOptions, StreamOptions, byte_size};
 use crate::commands::clean::CleanOptions;
 use crate::commands::decontaminate::{self, DecontaminateStage};
+use crate::commands::dedup::two_pass::{self, Asked, Settled, Settling};
 use crate::commands::dedup::{self, DedupStage};
 use crate::commands::pack::PackOptions;
 use crate::commands::read::ReadOptions;
@@ -195,8 +196,9 @@ impl Pipeline {
         commands.join(" |\n  ")
     }
 
-    /// The links of all stages, ready to run. With `replace`, shards that are there already are written anew.
-    fn prepare(&self, replace: bool) -> Result<(Vec<Link>, Ending)> {
+    /// The links of all stages, ready to run; or those up to one that must see everything first and has not been settled. With
+    /// `replace`, shards that are there already are written anew.
+    fn prepare(&self, replace: bool, mut settled: Asked<'_>) -> Result<(Vec<Link>, Ending)> {
         let mut links = Vec::new();
         let mut ending = Ending::Documents(self.top.output.clone());
         let mut stages = self.stages.iter().peekable();
@@ -207,7 +209,10 @@ impl Pipeline {
                     continue;
                 }
                 StageOptions::Dedup(options) => {
-                    links.extend(options.prepare()?);
+                    links.extend(options.prepare(&mut settled)?);
+                    if two_pass::is_unsettled(&links) {
+                        break;
+                    }
                     continue;
                 }
                 StageOptions::Score(options) => options.prepare()?,
@@ -244,10 +249,23 @@ impl Pipeline {
     }
 
     fn run_fused(&self) -> Result<Exit> {
-        let (links, ending) = self.prepare(false)?;
+        let start = Instant::now();
         let (stream, read) = (&self.top.stream, self.read.clone());
+        let mut resolved = find_inputs(stream)?;
+        let settling = Settling { command: "run", stream, read: &read, canonical: true };
+        let (links, ending) =
+            settling.settle(&mut resolved, self.temp_dir(), |settled| self.prepare(false, settled))?;
         let chain = Chain { command: "run", links, ending, stream, read, canonical: true };
-        chain.run(|links| self.finish(links))
+        chain.run_over(start, resolved, |links| self.finish(links))
+    }
+
+    /// Where a stream goes that must be read more than once.
+    fn temp_dir(&self) -> PathBuf {
+        let named = self.stages.iter().find_map(|stage| match stage {
+            StageOptions::Dedup(dedup) => dedup.temp_dir.clone(),
+            _ => None,
+        });
+        named.unwrap_or_else(std::env::temp_dir)
     }
 
     /// Runs unit by unit what looks at each document alone, then the rest over the spool.
@@ -275,9 +293,13 @@ impl Pipeline {
             return Ok(Exit::Done);
         }
         run.sweep(&units);
-        let (mut links, ending) = self.prepare(begun)?;
-        run.set_output_state(&key, false)?;
-        let mut tails = links.split_off(links.iter().take_while(|link| link.kind.is_stateless()).count());
+        let mut settled = Settled::default();
+        let (mut links, mut ending) = self.prepare(begun, settled.ask())?;
+        if !two_pass::is_unsettled(&links) {
+            run.set_output_state(&key, false)?;
+        }
+        let heads = links.iter().take_while(|link| link.kind.is_stateless()).count();
+        let mut tails = links.split_off(heads);
         let mut report = Report::default();
         let mut spool = Vec::new();
         for unit in units {
@@ -290,13 +312,24 @@ impl Pipeline {
             report.append(finished.report.clone());
             spool.push((key, finished.runs.clone()));
         }
-        let files = spool.iter().map(|(key, runs)| (run.spool(key), runs.clone())).collect();
+        let files: Vec<_> = spool.iter().map(|(key, runs)| (run.spool(key), runs.clone())).collect();
+        let codec = curate_io::Records::new("text", "id")?;
+        while two_pass::is_unsettled(&tails) {
+            let source = SpoolReader::new(Vec::clone(&files), stream.block_size);
+            let pass = Pass { command: two_pass::FIRST_PASS, stream, progress: source.progress() };
+            settled.add(two_pass::gather(&pass, source, &codec, tails)?);
+            (tails, ending) = self.prepare(begun, settled.ask())?;
+            tails.drain(..heads);
+            if !two_pass::is_unsettled(&tails) {
+                run.set_output_state(&key, false)?;
+            }
+        }
         let source = SpoolReader::new(files, stream.block_size);
         let mut sink = document_sink(&ending, resolved.roots, &tails)?;
-        let codec = curate_io::Records::new("text", "id")?;
         let pass = Pass { command: "run", stream, progress: source.progress() };
         let tail = pass.run(source, &codec, &mut tails, &mut sink)?;
         decontaminate::check_removed(&mut tails, &tail)?;
+        two_pass::check(&tails)?;
         report = report.then(tail);
         sink.finish()?;
         let extras = self.finish(&mut tails)?;
