@@ -1,16 +1,11 @@
-//! Dot products, compiled for the baseline and for AVX2.
+//! Products of rows with one other: with a centroid that has just been drawn, and in double precision.
 //!
-//! Both are the same code, with lanes instead of a running sum and no fused multiply-add, so that every machine and
-//! every tile gets the same bits.
+//! The baseline and AVX2 run the same code, with lanes instead of a running sum and no fused multiply-add, so that every
+//! machine and every tile gets the same bits.
 
 const LANES: usize = 16;
-/// Rows that share the loads of another.
-pub(super) const TILE: usize = 4;
-
-/// How far a product of unit rows in single precision can be from the true one.
-pub(super) fn margin(dim: usize) -> f32 {
-    (dim / LANES + 2 * LANES + 8) as f32 * f32::EPSILON
-}
+/// Rows that share the loads of the other.
+const TILE: usize = 4;
 
 /// The dot products of each row of `rows` (`[n, dim]`) with `other` (`[dim]`).
 pub(super) fn dots(rows: &[f32], other: &[f32], out: &mut [f32]) {

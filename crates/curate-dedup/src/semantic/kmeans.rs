@@ -8,15 +8,19 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::dot::{dot_f64, dots};
 use super::embeddings::{UnitRows, gather};
-use super::error::Result;
-use super::{BLOCK, Embeddings, Members, NO_CLUSTER};
+use super::error::{Result, SemanticError};
+use super::product::{self, Panels};
+use super::{Alive, BLOCK, Embeddings, Members, NO_CLUSTER};
 
-/// Rows that go by all centroids together: with a centroid they stay in the second-level cache.
+/// Rows that go by all centroids together.
 const GROUP: usize = 64;
+/// Rows from which the first centroid of a cluster is drawn, times the number of clusters: drawing reads all of them for each
+/// centroid, and more of them would be no better.
+const DRAWN_FROM: usize = 16;
 
 /// The centroids.
 pub(super) struct Model {
-    centroids: UnitRows,
+    centroids: Panels,
     pub(super) sample_rows: usize,
     pub(super) iterations: usize,
 }
@@ -24,7 +28,7 @@ pub(super) struct Model {
 impl Model {
     /// One cluster for all.
     pub(super) fn single(dim: usize) -> Self {
-        Self { centroids: UnitRows { values: vec![0.0; dim], dim }, sample_rows: 0, iterations: 0 }
+        Self { centroids: Panels::of(&vec![0.0; dim], dim), sample_rows: 0, iterations: 0 }
     }
 
     pub(super) fn clusters(&self) -> usize {
@@ -46,23 +50,15 @@ impl Model {
     }
 }
 
-fn nearest(centroids: &UnitRows, rows: &[f32], clusters: &mut [u32], mut cosines: Option<&mut [f32]>) {
-    let mut products = [0.0; GROUP];
-    for (i, (rows, clusters)) in
-        rows.chunks(GROUP * centroids.dim).zip(clusters.chunks_mut(GROUP)).enumerate()
-    {
-        let mut best = [f32::NEG_INFINITY; GROUP];
-        for (centroid, number) in centroids.values.chunks_exact(centroids.dim).zip(0..) {
-            let products = &mut products[..clusters.len()];
-            dots(rows, centroid, products);
-            for ((product, best), cluster) in products.iter().zip(&mut best).zip(&mut *clusters) {
-                if product > best {
-                    (*best, *cluster) = (*product, number);
-                }
-            }
-        }
+fn nearest(centroids: &Panels, rows: &[f32], clusters: &mut [u32], mut cosines: Option<&mut [f32]>) {
+    let dim = rows.len() / clusters.len().max(1);
+    let mut best = [(0.0, 0); GROUP];
+    for (i, (rows, clusters)) in rows.chunks(GROUP * dim).zip(clusters.chunks_mut(GROUP)).enumerate() {
+        let best = &mut best[..clusters.len()];
+        product::nearest(rows, centroids, best);
+        clusters.iter_mut().zip(&*best).for_each(|(cluster, (_, number))| *cluster = *number);
         if let Some(cosines) = &mut cosines {
-            cosines[i * GROUP..i * GROUP + clusters.len()].copy_from_slice(&best[..clusters.len()]);
+            cosines[i * GROUP..].iter_mut().zip(best).for_each(|(cosine, (product, _))| *cosine = *product);
         }
     }
 }
@@ -94,32 +90,57 @@ fn random(seed: u64, counter: u64) -> u64 {
 }
 
 /// Trains no more than `clusters` centroids.
-pub(super) fn train(sample: &UnitRows, clusters: usize, iterations: usize, seed: u64) -> Model {
+pub(super) fn train(
+    sample: &UnitRows,
+    clusters: usize,
+    iterations: usize,
+    seed: u64,
+    alive: Alive<'_>,
+) -> Result<Model> {
     if sample.len() == 0 {
-        return Model::single(sample.dim);
+        return Ok(Model::single(sample.dim));
     }
-    let mut centroids = first_centroids(sample, clusters, seed);
+    let mut centroids = first_centroids(&drawn_from(sample, clusters), clusters, seed, alive)?;
     let mut clusters = vec![NO_CLUSTER; sample.len()];
     let mut rounds = 0;
     while rounds < iterations {
         let before = clusters.clone();
         let mut cosines = vec![0.0; sample.len()];
+        let panels = Panels::from(&centroids);
         clusters
             .par_chunks_mut(BLOCK)
             .zip(cosines.par_chunks_mut(BLOCK))
             .zip(sample.values.par_chunks(BLOCK * sample.dim))
-            .for_each(|((clusters, cosines), rows)| nearest(&centroids, rows, clusters, Some(cosines)));
+            .for_each(|((clusters, cosines), rows)| {
+                if alive() {
+                    nearest(&panels, rows, clusters, Some(cosines));
+                }
+            });
+        if !alive() {
+            return Err(SemanticError::Stopped);
+        }
         if clusters == before {
             break;
         }
         rounds += 1;
         update(&mut centroids, sample, &clusters, &cosines);
     }
-    Model { centroids, sample_rows: sample.len(), iterations: rounds }
+    Ok(Model { centroids: Panels::from(&centroids), sample_rows: sample.len(), iterations: rounds })
+}
+
+/// A few rows for each cluster, from all of the sample.
+fn drawn_from(sample: &UnitRows, clusters: usize) -> UnitRows {
+    let count = sample.len().min(clusters.saturating_mul(DRAWN_FROM));
+    let mut part = UnitRows::new(sample.dim);
+    for i in 0..count {
+        let row = (i as u128 * sample.len() as u128 / count as u128) as usize;
+        part.values.extend_from_slice(sample.row(row));
+    }
+    part
 }
 
 /// k-means++: each centroid is a row, drawn with a chance that grows with its distance from those before it.
-fn first_centroids(sample: &UnitRows, clusters: usize, seed: u64) -> UnitRows {
+fn first_centroids(sample: &UnitRows, clusters: usize, seed: u64, alive: Alive<'_>) -> Result<UnitRows> {
     let mut centroids = UnitRows::new(sample.dim);
     let mut distances = vec![f32::INFINITY; sample.len()];
     // The counters below 2^63 are those of the sample.
@@ -130,7 +151,10 @@ fn first_centroids(sample: &UnitRows, clusters: usize, seed: u64) -> UnitRows {
         centroids.values.extend_from_slice(centroid);
         distances[next] = 0.0;
         if centroids.len() == clusters {
-            return centroids;
+            return Ok(centroids);
+        }
+        if !alive() {
+            return Err(SemanticError::Stopped);
         }
         distances.par_chunks_mut(BLOCK).zip(sample.values.par_chunks(BLOCK * sample.dim)).for_each(
             |(distances, rows)| {
@@ -145,7 +169,7 @@ fn first_centroids(sample: &UnitRows, clusters: usize, seed: u64) -> UnitRows {
         );
         let total: f64 = distances.iter().map(|&d| f64::from(d)).sum();
         if total == 0.0 {
-            return centroids;
+            return Ok(centroids);
         }
         let mut left = (draw.next().unwrap_or(0) >> 11) as f64 / (1u64 << 53) as f64 * total;
         let mut chosen = None;
@@ -158,7 +182,7 @@ fn first_centroids(sample: &UnitRows, clusters: usize, seed: u64) -> UnitRows {
         }
         match chosen {
             Some(row) => next = row,
-            None => return centroids,
+            None => return Ok(centroids),
         }
     }
 }

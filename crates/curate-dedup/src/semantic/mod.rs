@@ -15,7 +15,8 @@
 //!
 //! Rows are scaled to length 1 in single precision. A product in single precision, with a margin for its rounding,
 //! proposes; the product of the same scaled rows in double precision decides and is reported. Equal rows have cosine
-//! 1 exactly. Rows of zeros have no direction: they are kept, stand for nothing, and are counted.
+//! 1 exactly. Rows of zeros have no direction: they are kept, stand for nothing, and are counted. All sums have one fixed
+//! order, so the answer is the same on every machine and for any number of threads.
 //!
 //! # Memory
 //!
@@ -26,6 +27,7 @@
 
 mod embeddings;
 mod npy;
+mod product;
 mod dot;
 mod kmeans;
 mod star;
@@ -59,13 +61,14 @@ pub struct SemanticOptions {
     pub threshold: f64,
     /// Seed of the sample and of the first centroids.
     pub seed: u64,
-    /// The most rows that k-means is trained on; they are held in memory.
-    pub sample: usize,
+    /// The most rows that k-means is trained on; they are held in memory. Without it 65 536, or 16 for each cluster if
+    /// that is more.
+    pub sample: Option<usize>,
 }
 
 impl Default for SemanticOptions {
     fn default() -> Self {
-        Self { clusters: None, iterations: 10, threshold: 0.95, seed: 0, sample: 65_536 }
+        Self { clusters: None, iterations: 10, threshold: 0.95, seed: 1, sample: None }
     }
 }
 
@@ -77,10 +80,18 @@ impl SemanticOptions {
         if self.clusters == Some(0) {
             return Err(SemanticError::NoClusters);
         }
-        if self.sample < self.clusters.unwrap_or(1) {
-            return Err(SemanticError::Sample { got: self.sample, clusters: self.clusters.unwrap_or(1) });
+        match (self.sample, self.clusters.unwrap_or(1)) {
+            (Some(got), clusters) if got < clusters => Err(SemanticError::Sample { got, clusters }),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Clusters for so many rows, and rows to train them on.
+    fn sizes(&self, rows: usize) -> (usize, usize) {
+        const SAMPLE: usize = 65_536;
+        let clusters = self.clusters.unwrap_or_else(|| (rows as f64).sqrt().round() as usize).max(1);
+        let sample = self.sample.unwrap_or_else(|| SAMPLE.max(clusters.saturating_mul(16)));
+        (clusters.min(sample).min(rows.max(1)), sample)
     }
 }
 
@@ -117,11 +128,19 @@ pub struct SemanticSummary {
     pub iterations: u64,
 }
 
+/// Asked now and then, from any thread; the work ends with [`SemanticError::Stopped`] once it says `false`.
+pub(crate) type Alive<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// Finds the rows that an earlier row of the same cluster makes superfluous. The answer does not depend on `threads`.
+///
+/// # Errors
+/// Options out of range; rows that cannot be read, or hold what is no finite number; [`SemanticError::Stopped`] if `alive`
+/// has said `false`.
 pub fn semantic_dedup(
     embeddings: &dyn Embeddings,
     options: &SemanticOptions,
     threads: usize,
+    alive: &(dyn Fn() -> bool + Sync),
 ) -> Result<SemanticResult> {
     options.validate()?;
     if embeddings.dim() == 0 {
@@ -134,22 +153,21 @@ pub fn semantic_dedup(
         .num_threads(threads.max(1))
         .build()
         .map_err(|source| SemanticError::Threads { source })?;
-    pool.install(|| dedup(embeddings, options))
+    pool.install(|| dedup(embeddings, options, alive))
 }
 
-fn dedup(embeddings: &dyn Embeddings, options: &SemanticOptions) -> Result<SemanticResult> {
+fn dedup(embeddings: &dyn Embeddings, options: &SemanticOptions, alive: Alive<'_>) -> Result<SemanticResult> {
     let rows = embeddings.rows();
-    let wanted = options.clusters.unwrap_or_else(|| (rows as f64).sqrt().round() as usize);
-    let wanted = wanted.clamp(1, options.sample);
+    let (wanted, sample) = options.sizes(rows);
     let model = if wanted == 1 {
         kmeans::Model::single(embeddings.dim())
     } else {
-        let sample = kmeans::sample(embeddings, options.sample, options.seed)?;
-        kmeans::train(&sample, wanted, options.iterations, options.seed)
+        let sample = kmeans::sample(embeddings, sample, options.seed)?;
+        kmeans::train(&sample, wanted, options.iterations, options.seed, alive)?
     };
-    let assignment = assign(embeddings, &model)?;
+    let assignment = assign(embeddings, &model, alive)?;
     let clusters = Members::new(&assignment, model.clusters());
-    let removed = star::removals(embeddings, &clusters, options.threshold)?;
+    let removed = star::removals(embeddings, &clusters, options.threshold, alive)?;
     let summary = SemanticSummary {
         options: options.clone(),
         rows: rows as u64,
@@ -169,12 +187,15 @@ fn dedup(embeddings: &dyn Embeddings, options: &SemanticOptions) -> Result<Seman
 const NO_CLUSTER: u32 = u32::MAX;
 
 /// The cluster of each row.
-fn assign(embeddings: &dyn Embeddings, model: &kmeans::Model) -> Result<Vec<u32>> {
+fn assign(embeddings: &dyn Embeddings, model: &kmeans::Model, alive: Alive<'_>) -> Result<Vec<u32>> {
     let mut assignment = vec![0; embeddings.rows()];
     let results: Vec<Result<()>> = assignment
         .par_chunks_mut(BLOCK)
         .enumerate()
         .map(|(block, clusters)| {
+            if !alive() {
+                return Err(SemanticError::Stopped);
+            }
             let first = block * BLOCK;
             let units = unit_rows(embeddings, first, clusters.len())?;
             model.nearest(&units, clusters);

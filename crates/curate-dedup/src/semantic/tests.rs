@@ -42,7 +42,7 @@ fn brute_force(values: &[f32], dim: usize, threshold: f64) -> Vec<(u32, u32)> {
 }
 
 fn run(values: &[f32], dim: usize, options: &SemanticOptions, threads: usize) -> Result<SemanticResult> {
-    semantic_dedup(&EmbeddingSlice::new(values, values.len() / dim, dim)?, options, threads)
+    semantic_dedup(&EmbeddingSlice::new(values, values.len() / dim, dim)?, options, threads, &|| true)
 }
 
 fn options(clusters: usize, threshold: f64) -> SemanticOptions {
@@ -73,8 +73,8 @@ proptest! {
         let slice = EmbeddingSlice::new(&values, rows, 8).unwrap();
         let members = Members::new(&vec![0; rows], 1);
         prop_assert_eq!(
-            star::removals_with(&slice, &members, 0.7, block, resident).unwrap(),
-            star::removals(&slice, &members, 0.7).unwrap()
+            star::removals_with(&slice, &members, 0.7, block, resident, &|| true).unwrap(),
+            star::removals(&slice, &members, 0.7, &|| true).unwrap()
         );
     }
 }
@@ -157,5 +157,18 @@ fn wrong_shapes_and_options_are_refused() {
         assert!(matches!(options(1, threshold).validate(), Err(SemanticError::Threshold { .. })));
     }
     assert!(matches!(options(0, 0.9).validate(), Err(SemanticError::NoClusters)));
-    assert!(matches!(options(100_000, 0.9).validate(), Err(SemanticError::Sample { .. })));
+    let few = SemanticOptions { sample: Some(10), ..options(11, 0.9) };
+    assert!(matches!(few.validate(), Err(SemanticError::Sample { got: 10, clusters: 11 })));
+}
+
+#[test]
+fn who_says_stop_is_heard() {
+    let (values, rows) = planted(6, 3000, 0, 8, 0.1);
+    let slice = EmbeddingSlice::new(&values, rows, 8).unwrap();
+    for (clusters, answers) in [(1, 0), (1, 4), (20, 0), (20, 3), (20, 30)] {
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let alive = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < answers;
+        let error = semantic_dedup(&slice, &options(clusters, 0.9), 2, &alive).unwrap_err();
+        assert!(matches!(error, SemanticError::Stopped), "{error}");
+    }
 }
