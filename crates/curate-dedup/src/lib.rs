@@ -90,8 +90,9 @@ pub use lines::{Unit, UnitGate, UnitMapper, UnitOfText, UnitOptions, UnitSummary
 pub use minhash::MinHasher;
 pub use options::{DedupOptions, MAX_NGRAM, MIN_MEMORY, MIN_THRESHOLD, MinHashOptions, Place, Storage};
 pub use semantic::{
-    EmbeddingSlice, Embeddings, NpyFile, Removal, SemanticError, SemanticOptions, SemanticResult,
-    SemanticSummary, semantic_dedup,
+    CosineBin, DocumentCounter, EmbeddingSlice, EmbeddingSource, EmbeddingTable, Embeddings, NpyFile,
+    Removal, SemanticError, SemanticOptions, SemanticReport, SemanticResult, SemanticSummary, VectorOf,
+    semantic_dedup,
 };
 pub use shingle::{ShingleBuffers, Shingler};
 pub use similar::{similar, similar_at_least};
@@ -101,6 +102,6 @@ pub use summary::{
 };
 pub use twopass::{
     Cluster, DecidedGate, DecidedMapper, DecidedSummary, Decisions, GatherGate, GatherMapper, GatherWork,
-    KeyOf, NumberOf, Order, gather_contents, gather_keys,
+    KeyOf, NumberOf, Order, gather_contents, gather_keys, gather_semantic,
 };
 pub use words::Profile;

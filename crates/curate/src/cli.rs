@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Clean(Box<clean::CleanCommand>),
     Score(score::ScoreCommand),
     TrainClassifier(train_classifier::TrainClassifierCommand),
-    Dedup(dedup::DedupCommand),
+    Dedup(Box<dedup::DedupCommand>),
     Decontaminate(decontaminate::DecontaminateCommand),
     TrainTokenizer(train_tokenizer::TrainTokenizerCommand),
     Tokenize(tokenize::TokenizeCommand),

@@ -24,6 +24,8 @@ pub enum SemanticError {
     File { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{path} is no array that can be read: {what}")]
     Npy { path: PathBuf, what: String },
+    #[error("cannot read embeddings back")]
+    Spool(#[source] Box<crate::error::Error>),
     #[error("stopped")]
     Stopped,
     #[error("cannot start threads")]

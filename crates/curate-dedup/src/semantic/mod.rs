@@ -31,9 +31,12 @@ mod product;
 mod dot;
 mod kmeans;
 mod star;
+mod source;
 mod error;
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -41,7 +44,11 @@ use serde::Serialize;
 pub use embeddings::{EmbeddingSlice, Embeddings};
 pub use error::SemanticError;
 pub use npy::NpyFile;
+pub use source::{DocumentCounter, EmbeddingSource, EmbeddingTable, VectorOf};
 
+pub(crate) use source::{Chosen, Cosines, Found, Rows, Wanted};
+
+use crate::summary::{ClusterSample, ClusterSizes, SourceSummary};
 use embeddings::unit_rows;
 use error::Result;
 
@@ -120,12 +127,41 @@ pub struct SemanticSummary {
     /// Rows of zeros, all kept.
     pub zero_rows: u64,
     /// Clusters that k-means ended with: no more than there are different rows in the sample.
-    pub clusters: u64,
-    pub largest_cluster: u64,
+    pub kmeans_clusters: u64,
+    pub largest_kmeans_cluster: u64,
     /// Rows that k-means was trained on.
     pub sample_rows: u64,
     /// Rounds of k-means that ran.
     pub iterations: u64,
+}
+
+/// What semantic deduplication of documents found; `documents = kept + removed`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SemanticReport {
+    pub documents: u64,
+    pub kept: u64,
+    pub removed: u64,
+    pub search: SemanticSummary,
+    /// Kept documents that stand for at least one removed one.
+    pub clusters: u64,
+    /// How many of them have how many documents; empty bins are left out.
+    pub cluster_sizes: Vec<ClusterSizes>,
+    /// The biggest of them, biggest first, then by input order.
+    pub biggest_clusters: Vec<ClusterSample>,
+    /// Cosines of the removed documents with those that stand for them; empty bins are left out.
+    pub cosine_histogram: Vec<CosineBin>,
+    /// By source, for what has one.
+    pub sources: BTreeMap<String, SourceSummary>,
+    /// Bytes of memory for what was gathered; k-means needs its sample beside them.
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+}
+
+/// Documents with a cosine from `from` to less than `from + 0.01`; the bin from 0.99 includes 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct CosineBin {
+    pub from: f64,
+    pub count: u64,
 }
 
 /// Asked now and then, from any thread; the work ends with [`SemanticError::Stopped`] once it says `false`.
@@ -175,8 +211,8 @@ fn dedup(embeddings: &dyn Embeddings, options: &SemanticOptions, alive: Alive<'_
         kept: (rows - removed.len()) as u64,
         removed: removed.len() as u64,
         zero_rows: assignment.iter().filter(|&&cluster| cluster == NO_CLUSTER).count() as u64,
-        clusters: model.clusters() as u64,
-        largest_cluster: clusters.iter().map(<[u32]>::len).max().unwrap_or(0) as u64,
+        kmeans_clusters: model.clusters() as u64,
+        largest_kmeans_cluster: clusters.iter().map(<[u32]>::len).max().unwrap_or(0) as u64,
         sample_rows: model.sample_rows as u64,
         iterations: model.iterations as u64,
     };

@@ -104,23 +104,27 @@ dispatched! {
 fn products_in<const R: usize>(rows: &[f32], panel: &[f32], out: &mut [[f32; WIDTH]]) {
     let (columns, _) = panel.as_chunks::<WIDTH>();
     let dim = columns.len();
-    let mut tiles = rows.chunks_exact(dim * R);
-    let mut outs = out.chunks_exact_mut(R);
-    for (tile, out) in (&mut tiles).zip(&mut outs) {
-        out.copy_from_slice(&tile_of::<R>(tile, columns));
+    for (rows, out) in rows.chunks(dim * R).zip(out.chunks_mut(R)) {
+        let rows: [&[f32]; R] = tile_of(rows, dim);
+        out.copy_from_slice(&multiply(rows, columns)[..out.len()]);
     }
-    for (row, out) in tiles.remainder().chunks_exact(dim).zip(outs.into_remainder()) {
-        [*out] = tile_of::<1>(row, columns);
-    }
+}
+
+/// `R` rows; where there are fewer, the first one again.
+#[inline(always)]
+fn tile_of<const R: usize>(rows: &[f32], dim: usize) -> [&[f32]; R] {
+    std::array::from_fn(|r| rows.get(r * dim..(r + 1) * dim).unwrap_or(&rows[..dim]))
 }
 
 /// The chains of `R` rows stay in registers from the first dimension to the last.
 #[inline(always)]
-fn tile_of<const R: usize>(rows: &[f32], columns: &[[f32; WIDTH]]) -> [[f32; WIDTH]; R] {
-    let dim = columns.len();
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &rows[r * dim..][..dim]);
+fn multiply<const R: usize>(rows: [&[f32]; R], columns: &[[f32; WIDTH]]) -> [[f32; WIDTH]; R] {
     let mut sums = [[0.0f32; WIDTH]; R];
-    for (k, column) in columns.iter().enumerate() {
+    // The lengths are equal; said once here, it need not be asked in the loop.
+    let dim = columns.len();
+    let rows = rows.map(|row| &row[..dim]);
+    for k in 0..dim {
+        let column = columns[k];
         for r in 0..R {
             let a = rows[r][k];
             for lane in 0..WIDTH {
@@ -134,11 +138,11 @@ fn tile_of<const R: usize>(rows: &[f32], columns: &[[f32; WIDTH]]) -> [[f32; WID
 #[inline(always)]
 fn nearest_in<const R: usize>(rows: &[f32], panels: &Panels, best: &mut [(f32, u32)]) {
     for (rows, best) in rows.chunks(R * panels.dim).zip(best.chunks_mut(R)) {
-        let mut products = [[0.0f32; WIDTH]; R];
+        let rows: [&[f32]; R] = tile_of(rows, panels.dim);
         let mut highest = [[f32::NEG_INFINITY; WIDTH]; R];
         let mut at = [[0u32; WIDTH]; R];
         for (number, panel) in (0u32..).zip(panels.iter()) {
-            products_in::<R>(rows, panel, &mut products[..best.len()]);
+            let products = multiply(rows, panel.as_chunks::<WIDTH>().0);
             for r in 0..R {
                 for lane in 0..WIDTH {
                     let higher = products[r][lane] > highest[r][lane];
