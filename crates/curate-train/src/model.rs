@@ -194,6 +194,13 @@ impl Model {
         self.head(&self.hidden(tokens, None)?)
     }
 
+    /// The hidden state after all blocks and the last norm, which the output matrix turns into logits.
+    ///
+    /// **Shapes**: `tokens` [B, T] of 64-bit ids, T at most the context → [B, T, C] in fp32.
+    pub fn final_hidden(&self, tokens: &Tensor) -> Result<Tensor> {
+        Ok(self.hidden(tokens, None)?.f_to_kind(Kind::Float)?)
+    }
+
     /// Sum of the cross-entropies of the targets in nats; targets of [`IGNORE`] are left out.
     ///
     /// **Shapes**: `tokens` and `targets` [B, T] → a scalar in fp32.
