@@ -6,18 +6,22 @@
 //! divided by their number. A document without tokens has a vector of zeros.
 //!
 //! Windows of like length run together; shorter ones are filled up at the end, which under a causal mask does not touch what is
-//! before. The same documents in the same order with the same batch give the same bytes on one machine.
+//! before. Threads share the weights, and each runs batches of its own with one thread for the tensor operations: the same
+//! documents in the same order with the same batch give the same bytes on one machine, whatever the number of threads.
 
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::device::set_threads;
 use crate::model::Model;
 use crate::{Error, Result};
 
-/// Batches of windows that are gathered before they are sorted by length.
-const BATCHES_AHEAD: usize = 16;
+/// Batches of windows that are gathered before they are sorted by length. It does not depend on the number of threads, or the
+/// batches would.
+const BATCHES_AHEAD: usize = 64;
 
 /// Reads what `curate embed` sends: the token ids of one document after another.
 ///
@@ -106,21 +110,21 @@ pub struct Embedded {
     pub empty: u64,
 }
 
-/// Embeds documents in batches of `batch` windows; `write` is given their vectors in order.
+/// Embeds documents in batches of `batch` windows, on as many threads as there are models; `write` is given their vectors in
+/// order. The models are one and its [shares](Model::share).
 ///
 /// # Errors
 /// Token ids outside the vocabulary; a context of one token; what `documents` and `write` say; [`Error::Interrupted`] once
 /// `interrupted` is set.
 pub fn embed(
-    model: &Model,
+    models: &mut [Model],
     eod: u32,
     batch: usize,
     documents: impl Iterator<Item = Result<Vec<u32>>>,
     mut write: impl FnMut(&[f32]) -> Result<()>,
     interrupted: &AtomicBool,
 ) -> Result<Embedded> {
-    let _no_grad = tch::no_grad_guard();
-    let config = model.config();
+    let config = models.first().expect("there is a model").config().clone();
     let window = config.context as usize - 1;
     if window == 0 {
         return Err(Error::option("RUN", "its model has a context of one token, which leaves none to embed"));
@@ -140,10 +144,10 @@ pub fn embed(
         done.empty += u64::from(ids.is_empty());
         waiting.push(&ids, window);
         if waiting.windows.len() >= batch * BATCHES_AHEAD || waiting.lengths.len() >= batch * BATCHES_AHEAD {
-            waiting.run(model, eod, batch, &mut write, interrupted)?;
+            waiting.run(models, eod, batch, &mut write, interrupted)?;
         }
     }
-    waiting.run(model, eod, batch, &mut write, interrupted)?;
+    waiting.run(models, eod, batch, &mut write, interrupted)?;
     Ok(done)
 }
 
@@ -167,24 +171,21 @@ impl Waiting {
     /// Runs all windows and writes the vectors of all documents.
     fn run(
         &mut self,
-        model: &Model,
+        models: &mut [Model],
         eod: u32,
         batch: usize,
         write: &mut impl FnMut(&[f32]) -> Result<()>,
         interrupted: &AtomicBool,
     ) -> Result<()> {
-        let channels = model.config().channels as usize;
+        let channels = models.first().map_or(0, |model| model.config().channels as usize);
         let mut sums = vec![0.0f64; self.lengths.len() * channels];
         // Stable, so that the batches are the same every time.
         let mut order: Vec<usize> = (0..self.windows.len()).collect();
         order.sort_by_key(|&window| self.windows[window].1.len());
+        // Long ones first, so that no thread begins one when the others are done.
+        let batches: Vec<&[usize]> = order.chunks(batch).rev().collect();
         let mut found = vec![Vec::new(); self.windows.len()];
-        for members in order.chunks(batch) {
-            if interrupted.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
-            let windows: Vec<&[i64]> = members.iter().map(|&member| &self.windows[member].1[..]).collect();
-            let summed = window_sums(model, eod, &windows)?;
+        for (members, summed) in self.run_batches(models, eod, &batches, interrupted)? {
             for (&member, sum) in members.iter().zip(summed.chunks_exact(channels)) {
                 found[member] = sum.to_vec();
             }
@@ -204,6 +205,46 @@ impl Waiting {
         }
         *self = Self::default();
         Ok(())
+    }
+}
+
+/// Some windows, and the sums of each.
+type Summed<'b> = (&'b [usize], Vec<f64>);
+
+impl Waiting {
+    /// Runs batches, each on whichever thread is free.
+    fn run_batches<'b>(
+        &self,
+        models: &mut [Model],
+        eod: u32,
+        batches: &[&'b [usize]],
+        interrupted: &AtomicBool,
+    ) -> Result<Vec<Summed<'b>>> {
+        let next = AtomicUsize::new(0);
+        let work = |model: &mut Model| {
+            // Both belong to the thread.
+            let _no_grad = tch::no_grad_guard();
+            set_threads(1);
+            let mut done = Vec::new();
+            while let Some(&members) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if interrupted.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
+                let windows: Vec<&[i64]> =
+                    members.iter().map(|&member| &self.windows[member].1[..]).collect();
+                done.push((members, window_sums(model, eod, &windows)?));
+            }
+            Ok(done)
+        };
+        thread::scope(|scope| {
+            let work = &work;
+            let threads: Vec<_> = models.iter_mut().map(|model| scope.spawn(move || work(model))).collect();
+            let mut all = Vec::new();
+            for thread in threads {
+                all.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            }
+            Ok(all)
+        })
     }
 }
 

@@ -167,6 +167,17 @@ impl Model {
         })
     }
 
+    /// The same model for another thread: it has the same weights in the same memory. Neither may be trained while both live.
+    pub fn share(&self) -> Result<Model> {
+        let dtype = if self.kind == Kind::BFloat16 { Dtype::Bf16 } else { Dtype::Fp32 };
+        let other = Model::blank(&self.config, dtype, self.device)?;
+        for (own, shared) in other.parameters.iter().zip(&self.parameters) {
+            // What uses a parameter has the same tensor under another handle, and so sees the change.
+            own.tensor.shallow_clone().f_set_data(&shared.tensor)?;
+        }
+        Ok(other)
+    }
+
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config

@@ -172,3 +172,46 @@ fn who_says_stop_is_heard() {
         assert!(matches!(error, SemanticError::Stopped), "{error}");
     }
 }
+
+/// What numpy says of an array that numpy wrote: see python/goldens/semantic.py.
+#[test]
+fn numpy_removes_the_same_rows() {
+    let goldens = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens");
+    let answers = std::fs::read_to_string(goldens.join("semantic.json")).unwrap();
+    let answers: std::collections::BTreeMap<String, Vec<(u32, u32, f64)>> =
+        serde_json::from_str(&answers).unwrap();
+    let rows = NpyFile::open(&goldens.join("semantic.npy")).unwrap();
+    assert_eq!((rows.rows(), rows.dim(), answers.len()), (240, 16, 3));
+    for (threshold, expected) in answers {
+        let options = options(1, threshold.parse().unwrap());
+        let result = semantic_dedup(&rows, &options, 2, &|| true).unwrap();
+        assert_eq!(result.summary.zero_rows, 3);
+        let expected_pairs: Vec<_> = expected.iter().map(|(row, dup_of, _)| (*row, *dup_of)).collect();
+        assert_eq!(pairs(&result), expected_pairs, "{threshold}");
+        for (removal, (_, _, cosine)) in result.removed.iter().zip(&expected) {
+            assert!((removal.cosine - cosine).abs() < 1e-6, "{removal:?}, not {cosine}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn within_clusters_it_is_brute_force(
+        seed in any::<u64>(), assignment in prop::collection::vec(0u32..4, 90), block in 1usize..200
+    ) {
+        let (values, rows) = planted(seed, 40, 50, 12, 0.3);
+        let members = Members::new(&assignment, 4);
+        let slice = EmbeddingSlice::new(&values, rows, 12).unwrap();
+        let found = star::removals_with(&slice, &members, 0.75, block, 7, &|| true).unwrap();
+        let mut expected: Vec<(u32, u32)> = Vec::new();
+        for cluster in members.iter() {
+            let own: Vec<f32> = cluster.iter().flat_map(|&row| &values[row as usize * 12..][..12]).copied().collect();
+            let pairs = brute_force(&own, 12, 0.75);
+            expected.extend(pairs.iter().map(|&(i, j)| (cluster[i as usize], cluster[j as usize])));
+        }
+        expected.sort_unstable();
+        let found: Vec<_> = found.iter().map(|removal| (removal.row, removal.dup_of)).collect();
+        prop_assert_eq!(found, expected);
+    }
+}

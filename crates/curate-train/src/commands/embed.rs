@@ -2,11 +2,14 @@
 
 use std::io::{BufReader, IsTerminal};
 use std::path::PathBuf;
+use std::thread;
 
 use curate_train::device::DeviceChoice;
 use curate_train::embed::{IdReader, embed};
+use curate_train::model::Model;
 use curate_train::npy::NpyWriter;
 use curate_train::{Error, Result};
+use tch::Device;
 
 use crate::output::{self, Exit, thousands};
 use crate::signals;
@@ -36,7 +39,7 @@ pub(crate) struct EmbedArgs {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
-    /// Threads of the tensor operations [default: the physical cores]
+    /// Threads, each with batches of its own; the array does not depend on it [default: all cores; on a GPU one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     threads: Option<u32>,
     /// Print only warnings and errors
@@ -52,10 +55,20 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<Exit> {
     }
     let checkpoint = super::open_checkpoint(&args.run, args.checkpoint.as_deref())?;
     let eod = checkpoint.state.run.tokenizer.eod;
-    let model = super::load_model(&checkpoint, args.device, args.threads)?;
+    let model = super::load_model(&checkpoint, args.device, None)?;
+    let threads = match model.device() {
+        Device::Cpu => args.threads.map_or_else(
+            || thread::available_parallelism().map_or(1, usize::from),
+            |threads| threads as usize,
+        ),
+        _ => 1,
+    };
+    let mut models: Vec<Model> = (1..threads).map(|_| model.share()).collect::<Result<_>>()?;
+    models.push(model);
     let documents = IdReader::new(BufReader::with_capacity(256 << 10, std::io::stdin().lock()))?;
-    let mut file = NpyWriter::create(&args.output, model.config().channels as usize)?;
-    let done = embed(&model, eod, args.batch as usize, documents, |row| file.push(row), interrupted)?;
+    let channels = models[0].config().channels;
+    let mut file = NpyWriter::create(&args.output, channels as usize)?;
+    let done = embed(&mut models, eod, args.batch as usize, documents, |row| file.push(row), interrupted)?;
     file.finish()?;
     if !args.quiet {
         output::line(&format!(
@@ -63,7 +76,7 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<Exit> {
             thousands(done.documents),
             thousands(done.tokens),
             thousands(done.documents),
-            model.config().channels,
+            channels,
             args.output.display(),
             match done.empty {
                 0 => String::new(),

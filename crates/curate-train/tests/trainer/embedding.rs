@@ -24,14 +24,15 @@ fn texts() -> Vec<Vec<u32>> {
     lengths.iter().enumerate().map(|(i, n)| (0..*n).map(|j| (i as u32 * 5 + j * 7) % 26).collect()).collect()
 }
 
-fn embedded(model: &Model, batch: usize, texts: &[Vec<u32>]) -> (Vec<Vec<f32>>, Embedded) {
+fn embedded(model: &Model, threads: usize, batch: usize, texts: &[Vec<u32>]) -> (Vec<Vec<f32>>, Embedded) {
+    let mut models: Vec<Model> = (0..threads).map(|_| model.share().unwrap()).collect();
     let mut rows = Vec::new();
     let write = |row: &[f32]| {
         rows.push(row.to_vec());
         Ok(())
     };
     let documents = texts.iter().map(|ids| Ok(ids.clone()));
-    let done = embed(model, EOD, batch, documents, write, &AtomicBool::new(false)).unwrap();
+    let done = embed(&mut models, EOD, batch, documents, write, &AtomicBool::new(false)).unwrap();
     (rows, done)
 }
 
@@ -54,7 +55,7 @@ fn plainly(model: &Model, ids: &[u32]) -> Vec<f64> {
 fn the_mean_is_that_of_each_window_alone() {
     for model in [model("gpt2-tiny"), model("llama-tiny")] {
         for batch in [1, 3, 100] {
-            let (rows, done) = embedded(&model, batch, &texts());
+            let (rows, done) = embedded(&model, 1, batch, &texts());
             assert_eq!(done, Embedded { documents: 10, tokens: 150, empty: 1 });
             assert_eq!(rows.len(), texts().len());
             for (row, ids) in rows.iter().zip(texts()) {
@@ -65,15 +66,38 @@ fn the_mean_is_that_of_each_window_alone() {
                 assert_eq!(row.iter().all(|x| *x == 0.0), ids.is_empty());
             }
         }
-        assert_eq!(embedded(&model, 3, &texts()), embedded(&model, 3, &texts()));
+        for batch in [1, 3] {
+            let one = embedded(&model, 1, batch, &texts());
+            for threads in [1, 2, 4] {
+                assert!(
+                    embedded(&model, threads, batch, &texts()) == one,
+                    "{threads} threads, batch {batch}"
+                );
+            }
+        }
     }
+}
+
+#[test]
+fn a_share_has_the_weights_and_no_memory_of_its_own() {
+    let model = model("llama-tiny");
+    let share = model.share().unwrap();
+    for (own, other) in model.parameters().iter().zip(share.parameters()) {
+        assert_eq!(
+            (own.name.as_str(), own.tensor.data_ptr()),
+            (other.name.as_str(), other.tensor.data_ptr())
+        );
+    }
+    let tokens = token_tensor(&[1, 2, 3], 1);
+    let _no_grad = tch::no_grad_guard();
+    assert_eq!(values(&model.logits(&tokens).unwrap()), values(&share.logits(&tokens).unwrap()));
 }
 
 #[test]
 fn many_documents_come_in_order() {
     let model = model("gpt2-tiny");
     let texts: Vec<Vec<u32>> = (0..200).map(|i| vec![i % 26; (i % 20) as usize]).collect();
-    let (rows, _) = embedded(&model, 4, &texts);
+    let (rows, _) = embedded(&model, 2, 4, &texts);
     for (row, ids) in rows.iter().zip(&texts).step_by(17) {
         let expected = plainly(&model, ids);
         assert!(row.iter().zip(&expected).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5));
