@@ -20,9 +20,9 @@
 //!
 //! # Memory
 //!
-//! Rows are read in blocks and not kept. In memory are the sample that k-means is trained on, the centroids, 8 bytes a
-//! row, one block for each thread, and up to 256 MiB of the kept rows of one cluster; kept rows beyond these are
-//! read again for each block of a cluster. Time grows with rows × clusters for the assignment and with the square of the
+//! Rows are read in blocks and not kept. In memory are the sample that k-means is trained on (65 536 rows, or 16 for each
+//! cluster if that is more), the centroids, 8 bytes a row, 16 bytes a removal, two blocks of 1024 rows for each thread, and up
+//! to 288 MiB of the kept rows of one cluster; kept rows beyond these are read again for each block of a cluster. Time grows with rows × clusters for the assignment and with the square of the
 //! largest cluster.
 
 mod embeddings;

@@ -44,6 +44,11 @@ impl Panels {
     pub(super) fn push(&mut self, row: &[f32]) {
         let lane = self.rows % WIDTH;
         if lane == 0 {
+            let panel = self.dim * WIDTH;
+            if self.values.capacity() - self.values.len() < panel {
+                // A vector that doubles by itself would hold up to twice what it needs.
+                self.values.reserve_exact(panel.max(self.values.len() / 8));
+            }
             // What is no number is neither above a threshold nor nearest: the lanes of no row need no further care.
             self.values.resize(self.values.len() + self.dim * WIDTH, f32::NAN);
         }
@@ -52,6 +57,12 @@ impl Panels {
             column[lane] = *x;
         }
         self.rows += 1;
+    }
+
+    pub(super) fn row(&self, i: usize) -> Vec<f32> {
+        let start = i / WIDTH * WIDTH * self.dim;
+        let columns = self.values[start..start + WIDTH * self.dim].chunks_exact(WIDTH);
+        columns.map(|column| column[i % WIDTH]).collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &[f32]> {
@@ -230,6 +241,9 @@ mod tests {
             let (rows, others) = (values(n * dim), values(m * dim));
             let panels = Panels::of(&others, dim);
             prop_assert_eq!(panels.len(), m);
+            for (i, other) in others.chunks_exact(dim).enumerate() {
+                prop_assert_eq!(&panels.row(i)[..], other);
+            }
             for (products, nearest) in paths() {
                 let mut best = vec![(0.0, 0); n];
                 nearest(&rows, &panels, &mut best);

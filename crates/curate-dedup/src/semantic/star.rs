@@ -1,5 +1,7 @@
 //! Keep-first within each cluster.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use super::dot::cosine;
@@ -68,21 +70,19 @@ struct Star<'a> {
 /// The kept row of the highest cosine so far, the earliest of several.
 type Best = Option<(u32, f64)>;
 
-/// Kept rows: with their numbers, as they are, and as panels.
+/// Kept rows, with their numbers.
 struct Kept {
     numbers: Vec<u32>,
-    rows: UnitRows,
     panels: Panels,
 }
 
 impl Kept {
     fn new(dim: usize) -> Self {
-        Self { numbers: Vec::new(), rows: UnitRows::new(dim), panels: Panels::new(dim) }
+        Self { numbers: Vec::new(), panels: Panels::new(dim) }
     }
 
     fn push(&mut self, number: u32, row: &[f32]) {
         self.numbers.push(number);
-        self.rows.values.extend_from_slice(row);
         self.panels.push(row);
     }
 }
@@ -104,15 +104,14 @@ impl Star<'_> {
             let mut best: Vec<Best> = vec![None; numbers.len()];
             self.compare_all(&block, &resident, &mut best);
             for tile in others.chunks(self.block) {
-                let rows = gather(self.embeddings, tile)?;
-                let panels = Panels::from(&rows);
-                self.compare_all(&block, &Kept { numbers: tile.to_vec(), rows, panels }, &mut best);
+                let panels = Panels::from(&gather(self.embeddings, tile)?);
+                self.compare_all(&block, &Kept { numbers: tile.to_vec(), panels }, &mut best);
             }
-            let fresh = self.decide(numbers, &block, &mut best);
-            for (&number, row) in fresh.numbers.iter().zip(fresh.rows.values.chunks_exact(dim)) {
+            self.decide(numbers, &block, &mut best);
+            for (i, &number) in numbers.iter().enumerate().filter(|(i, _)| best[*i].is_none()) {
                 // Those in memory are the first: after one that is not, none is.
                 match others.is_empty() && resident.numbers.len() < self.resident {
-                    true => resident.push(number, row),
+                    true => resident.push(number, block.row(i)),
                     false => others.push(number),
                 }
             }
@@ -135,7 +134,7 @@ impl Star<'_> {
 
     /// Compares no more than [`GROUP`] rows with kept ones.
     fn compare(&self, rows: &[f32], kept: &Kept, best: &mut [Best]) {
-        let dim = kept.rows.dim;
+        let dim = self.embeddings.dim();
         let mut out = [[0.0; WIDTH]; GROUP];
         let out = &mut out[..best.len()];
         for (panel, first) in kept.panels.iter().zip((0..).step_by(WIDTH)) {
@@ -146,15 +145,15 @@ impl Star<'_> {
                 if products.iter().fold(false, |any, product| any | (*product >= bar)) {
                     for (i, &product) in (first..).zip(products) {
                         // The number of a lane without a row is never asked for: its product is none.
-                        self.offer(product, row, || (kept.numbers[i], kept.rows.row(i)), best);
+                        self.offer(product, row, || (kept.numbers[i], kept.panels.row(i).into()), best);
                     }
                 }
             }
         }
     }
 
-    /// Keeps or removes the rows of a block in their order; returns those that stay.
-    fn decide(&self, numbers: &[u32], block: &UnitRows, best: &mut [Best]) -> Kept {
+    /// Keeps or removes the rows of a block in their order.
+    fn decide(&self, numbers: &[u32], block: &UnitRows, best: &mut [Best]) {
         let dim = block.dim;
         let mut fresh = Kept::new(dim);
         let groups = numbers.chunks(GROUP).zip(block.values.chunks(GROUP * dim)).zip(best.chunks_mut(GROUP));
@@ -174,7 +173,7 @@ impl Star<'_> {
             let mut kept = [false; GROUP];
             for i in 0..numbers.len() {
                 for j in (0..i).filter(|&j| kept[j]) {
-                    self.offer(pairs[i][j], row(i), || (numbers[j], row(j)), &mut best[i]);
+                    self.offer(pairs[i][j], row(i), || (numbers[j], row(j).into()), &mut best[i]);
                 }
                 kept[i] = best[i].is_none();
                 if kept[i] {
@@ -182,7 +181,6 @@ impl Star<'_> {
                 }
             }
         }
-        fresh
     }
 
     /// Products below this are not worth a look.
@@ -193,14 +191,20 @@ impl Star<'_> {
 
     /// Takes a kept row, which comes after those offered before, if it is a duplicate and closer than they.
     #[inline]
-    fn offer<'r>(&self, product: f32, row: &[f32], kept: impl FnOnce() -> (u32, &'r [f32]), best: &mut Best) {
+    fn offer<'r>(
+        &self,
+        product: f32,
+        row: &[f32],
+        kept: impl FnOnce() -> (u32, Cow<'r, [f32]>),
+        best: &mut Best,
+    ) {
         // It is not either where there is no row, and the product no number.
         let is_worth_a_look = product >= self.bar(best);
         if !is_worth_a_look {
             return;
         }
         let (number, kept) = kept();
-        let cosine = cosine(row, kept);
+        let cosine = cosine(row, &kept);
         if cosine >= self.threshold && best.is_none_or(|(_, other)| cosine > other) {
             *best = Some((number, cosine));
         }
