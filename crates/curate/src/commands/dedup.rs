@@ -1,6 +1,7 @@
 //! `curate dedup`: have we seen this before?
 
 mod said;
+mod semantic;
 pub(crate) mod two_pass;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use self::said::extra;
+use self::semantic::SemanticFlags;
 use self::two_pass::{Asked, Keep, Settling};
 use crate::chain::{Chain, Ending, Kind, Link, OfDocument, find_inputs, parameters};
 use crate::cli::{OutputOptions, StreamOptions, byte_size};
@@ -39,11 +41,14 @@ use crate::ui;
 ///
 /// --keep and --cluster components must see everything first: they read the inputs twice (standard input is copied to
 /// --temp-dir) and need about the size of the texts there. The output stays in input order.
+///
+/// --semantic compares embeddings (SemDeDup): k-means on directions, and within a cluster a document goes if its cosine
+/// with a kept, earlier one reaches --semantic-threshold. It comes after all other stages and reads the inputs twice too.
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst\n  curate dedup --minhash --index seen/ dump-2.jsonl.zst -o new.jsonl.zst\n  curate dedup --minhash --keep max:metadata.quality corpus/ -o unique/"
+    after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst\n  curate dedup --minhash --index seen/ dump-2.jsonl.zst -o new.jsonl.zst\n  curate dedup --minhash --keep max:metadata.quality corpus/ -o unique/\n  curate dedup --exact --semantic --embeddings emb.npy corpus.jsonl -o unique.jsonl"
 )]
 pub(crate) struct DedupCommand {
     #[command(subcommand)]
@@ -79,7 +84,7 @@ enum IndexAction {
 /// The options of the stage itself.
 #[derive(Args, Debug, Clone, Serialize)]
 #[group(skip)]
-#[command(group(ArgGroup::new("what").args(["exact", "minhash", "key", "lines", "paragraphs", "bloom"]).multiple(true).required(true)))]
+#[command(group(ArgGroup::new("what").args(["exact", "minhash", "key", "lines", "paragraphs", "bloom", "semantic"]).multiple(true).required(true)))]
 pub(crate) struct DedupStage {
     /// Drop texts that are equal up to white space
     #[arg(long)]
@@ -127,6 +132,10 @@ pub(crate) struct DedupStage {
     #[arg(long, value_name = "RATE", default_value_t = 1e-4)]
     bloom_rate: f64,
 
+    #[command(flatten)]
+    #[serde(flatten)]
+    semantic: SemanticFlags,
+
     /// Jaccard similarity of word n-grams from which two documents are near-duplicates
     #[arg(long, value_name = "J", default_value_t = 0.8)]
     threshold: f64,
@@ -157,7 +166,7 @@ pub(crate) struct DedupStage {
     #[arg(long, value_name = "HOW", default_value = "star", requires_if("components", "minhash"))]
     cluster: ClusterName,
 
-    /// Seed of the permutations
+    /// Seed of the permutations, and of k-means
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
@@ -180,7 +189,7 @@ pub(crate) struct DedupStage {
     #[arg(long, value_name = "HOW", default_value = "jaccard")]
     verify: Verify,
 
-    /// Write a line with the proof of each removal here: {"id","reason","dup_of","jaccard",…}
+    /// Write a line with the proof of each removal here: {"id","reason","dup_of","jaccard" or "cosine",…}
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     removed: Option<PathBuf>,
@@ -225,6 +234,11 @@ enum Verify {
 }
 
 impl DedupStage {
+    /// Whether embeddings are compared.
+    pub(crate) fn is_semantic(&self) -> bool {
+        self.semantic.is_wanted()
+    }
+
     /// The links of the stage, the cheap ones first: what they drop need not be looked at again. One that must see everything
     /// first, and has not been settled, is the last.
     pub(crate) fn prepare(&self, settled: &mut Asked<'_>) -> Result<Vec<Link>> {
@@ -232,6 +246,7 @@ impl DedupStage {
             return Err(Failure::new("a Bloom filter keeps the first copy")
                 .with_hint("leave out --keep, or use --exact instead of --bloom"));
         }
+        self.semantic.check(self.index.is_some())?;
         let mut kinds = Vec::new();
         let units = [(self.paragraphs, Unit::Paragraph), (self.lines, Unit::Line)];
         let units: Vec<Unit> =
@@ -244,7 +259,8 @@ impl DedupStage {
             + usize::from(self.bloom.is_some())
             + units.len()
             + usize::from(contents)
-            + usize::from(exact_first);
+            + usize::from(exact_first)
+            + usize::from(self.semantic.is_wanted());
         let parts = count - usize::from(self.bloom.is_some());
         let memory = (self.memory / parts.max(1)) as u64;
         let temporary = Storage {
@@ -277,13 +293,20 @@ impl DedupStage {
         if self.minhash && !ends_unsettled(&kinds) {
             kinds.push(self.contents(Some(self.minhash_options()), &storage, settled)?);
         }
+        if self.semantic.is_wanted() && !ends_unsettled(&kinds) {
+            match settled.next() {
+                Some(decisions) => kinds.push(Kind::Decided(semantic::NAME, Box::new(decisions.gate()?))),
+                None => self.semantic.gather(&mut kinds, self.seed, self.order()?, &temporary)?,
+            }
+        }
         let removed = self.removed.iter().map(|path| (path.clone(), DropLogStyle::Proofs));
         let rejects = self.rejects.iter().map(|path| (path.clone(), DropLogStyle::Documents));
         let mut logs: Vec<_> = removed.chain(rejects).collect();
         let links = kinds.into_iter().enumerate().map(|(i, kind)| Link {
             kind,
             logs: std::mem::take(&mut logs),
-            covers: count - i,
+            // There is one more while documents are being numbered, which writes no logs.
+            covers: count.saturating_sub(i),
             parameters: if i + 1 == count { parameters(self) } else { serde_json::Value::Null },
         });
         Ok(links.collect())
@@ -477,6 +500,7 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
                 let mut said = match gate.decisions().summary() {
                     DecidedSummary::Contents(summary) => extra(summary),
                     DecidedSummary::Key(summary) => key_extra(summary),
+                    DecidedSummary::Semantic(summary) => semantic::extra(summary),
                 };
                 if let Some(without @ 1..) = gate.decisions().without_number() {
                     said.lines.push(format!(
@@ -487,6 +511,7 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
                 extras.push(said);
             }
             Kind::Clean(_)
+            | Kind::Number(_)
             | Kind::Gather(..)
             | Kind::Guard(_)
             | Kind::Score(_)
