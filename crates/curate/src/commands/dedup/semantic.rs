@@ -144,7 +144,9 @@ fn table(path: &Path, column: Option<&str>, storage: &Storage) -> Result<Embeddi
 /// The numbers in a field of a document, or what is there instead.
 fn vector_of(doc: &Document<'_>, path: &FieldPath) -> std::result::Result<Vec<f32>, String> {
     let value = field_of(doc, path).ok_or_else(|| format!("there is no field {path}"))?;
-    serde_json::from_str::<Vec<f32>>(&value)
+    // As doubles first: whether a number beyond f32 is an error or infinite would else depend on how serde_json was built.
+    serde_json::from_str::<Vec<f64>>(&value)
+        .map(|numbers| numbers.into_iter().map(|number| number as f32).collect())
         .map_err(|error| format!("{path} is no list of numbers ({error})"))
 }
 
