@@ -168,8 +168,11 @@ pub(crate) struct Portable;
 
 impl Machine for Portable {
     fn class(block: &[u8; BLOCK]) -> Ascii {
+        // Eight bytes a step: the mask of each class gathers in the low bits of a byte.
         let mask = |test: fn(u8) -> bool| {
-            block.iter().rev().fold(0u64, |mask, &byte| mask << 1 | u64::from(test(byte)))
+            let byte_mask = |bytes: &[u8]| (0..8).fold(0u8, |mask, n| mask | u8::from(test(bytes[n])) << n);
+            let bytes = block.chunks_exact(8).zip(0..);
+            bytes.fold(0u64, |mask, (bytes, n)| mask | u64::from(byte_mask(bytes)) << (8 * n))
         };
         Ascii {
             upper: mask(|byte| byte.is_ascii_uppercase()),
@@ -239,7 +242,7 @@ mod x86 {
     impl Machine for Avx512 {
         #[inline(always)]
         fn class(block: &[u8; BLOCK]) -> Ascii {
-            // SAFETY: `Words::scan` chooses this machine only where the processor has AVX-512 F and BW; the
+            // SAFETY: `Splitter::scan` chooses this machine only where the processor has AVX-512 F and BW; the
             // load reads the 64 bytes of the array.
             unsafe {
                 let bytes = _mm512_loadu_si512(block.as_ptr().cast());
@@ -275,50 +278,59 @@ mod x86 {
         }
     }
 
+    /// The two halves of a block.
+    type Halves = [__m256i; 2];
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn mask(halves: Halves) -> u64 {
+        let [low, high] = halves.map(|half| u64::from(_mm256_movemask_epi8(half) as u32));
+        low | high << 32
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn is([low, high]: Halves, byte: u8) -> u64 {
+        let wanted = _mm256_set1_epi8(byte as i8);
+        mask([_mm256_cmpeq_epi8(low, wanted), _mm256_cmpeq_epi8(high, wanted)])
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn range([low, high]: Halves, first: u8, last: u8) -> u64 {
+        let (first, width) = (_mm256_set1_epi8(first as i8), _mm256_set1_epi8((last - first) as i8));
+        let (low, high) = (_mm256_sub_epi8(low, first), _mm256_sub_epi8(high, first));
+        let within_low = _mm256_cmpeq_epi8(_mm256_min_epu8(low, width), low);
+        mask([within_low, _mm256_cmpeq_epi8(_mm256_min_epu8(high, width), high)])
+    }
+
     impl Machine for Avx2 {
         #[inline(always)]
         fn class(block: &[u8; BLOCK]) -> Ascii {
-            // SAFETY: `Words::scan` chooses this machine only where the processor has AVX2; the loads read the
+            // SAFETY: `Splitter::scan` chooses this machine only where the processor has AVX2; the loads read the
             // two halves of the array.
             unsafe {
                 let low = _mm256_loadu_si256(block.as_ptr().cast());
-                let high = _mm256_loadu_si256(block.as_ptr().add(BLOCK / 2).cast());
-                let mask = |low: __m256i, high: __m256i| {
-                    let half = |bytes: __m256i| u64::from(_mm256_movemask_epi8(bytes) as u32);
-                    half(low) | half(high) << 32
-                };
-                let is = |byte: u8| {
-                    let wanted = _mm256_set1_epi8(byte as i8);
-                    mask(_mm256_cmpeq_epi8(low, wanted), _mm256_cmpeq_epi8(high, wanted))
-                };
-                let range = |first: u8, last: u8| {
-                    let (first, width) =
-                        (_mm256_set1_epi8(first as i8), _mm256_set1_epi8((last - first) as i8));
-                    let within = |bytes: __m256i| {
-                        let offset = _mm256_sub_epi8(bytes, first);
-                        _mm256_cmpeq_epi8(_mm256_min_epu8(offset, width), offset)
-                    };
-                    mask(within(low), within(high))
-                };
+                let bytes = [low, _mm256_loadu_si256(block.as_ptr().add(BLOCK / 2).cast())];
                 Ascii {
-                    upper: range(b'A', b'Z'),
-                    lower: range(b'a', b'z'),
-                    number: range(b'0', b'9'),
-                    white: range(b'\t', b'\r') | is(b' '),
-                    space: is(b' '),
-                    newline: is(b'\r') | is(b'\n'),
-                    apostrophe: is(b'\''),
-                    slash: is(b'/'),
-                    visible: range(b'!', b'~'),
-                    high: mask(low, high),
-                    continuation: range(0x80, 0xBF),
+                    upper: range(bytes, b'A', b'Z'),
+                    lower: range(bytes, b'a', b'z'),
+                    number: range(bytes, b'0', b'9'),
+                    white: range(bytes, b'\t', b'\r') | is(bytes, b' '),
+                    space: is(bytes, b' '),
+                    newline: is(bytes, b'\r') | is(bytes, b'\n'),
+                    apostrophe: is(bytes, b'\''),
+                    slash: is(bytes, b'/'),
+                    visible: range(bytes, b'!', b'~'),
+                    high: mask(bytes),
+                    continuation: range(bytes, 0x80, 0xBF),
                 }
             }
         }
 
         #[inline(always)]
         fn press(value: u64, mask: u64) -> u64 {
-            // SAFETY: `Words::scan` chooses this machine only where the processor has BMI2.
+            // SAFETY: `Splitter::scan` chooses this machine only where the processor has BMI2.
             unsafe { _pext_u64(value, mask) }
         }
 

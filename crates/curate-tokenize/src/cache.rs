@@ -44,8 +44,20 @@ pub(crate) fn key(word: &[u8]) -> Key {
 /// The key of the word that begins `bytes` and has `len` bytes, up to [`SHORT_WORD`] of them.
 #[inline(always)]
 pub(crate) fn key_within(bytes: &[u8; 16], len: usize) -> Key {
-    let whole = u128::from_le_bytes(*bytes) & ((1u128 << (8 * len)) - 1) | (len as u128 + 1) << 120;
-    [whole as u64, (whole >> 64) as u64]
+    /// By length: the bytes to keep, and what is put beside them.
+    const PARTS: [([u64; 2], u64); SHORT_WORD + 1] = {
+        let mut parts = [([0, 0], 0); SHORT_WORD + 1];
+        let mut len = 0;
+        while len <= SHORT_WORD {
+            let keep = (1u128 << (8 * len)) - 1;
+            parts[len] = ([keep as u64, (keep >> 64) as u64], (len as u64 + 1) << 56);
+            len += 1;
+        }
+        parts
+    };
+    let (keep, length) = PARTS[len];
+    let (halves, _) = bytes.as_chunks::<8>();
+    [u64::from_le_bytes(halves[0]) & keep[0], u64::from_le_bytes(halves[1]) & keep[1] | length]
 }
 
 /// Mixes a key: one multiplication whose halves are folded together.

@@ -5,8 +5,8 @@
 //! of white space before a word, the last character belongs to what follows.
 //!
 //! What does not fit into shifts is rare: contractions, blank lines that hold spaces, an upper-case letter after
-//! one without case. The algebra marks such places as *events*; they are mended one by one afterwards, in the order of the
-//! text. The pattern of DeepSeek is three patterns one after the other and is matched character by character.
+//! one without case. The algebra marks such places as *events*; they are mended one by one afterwards, in the order
+//! of the text.
 
 use crate::blocks::{self, Instructions, Machine, Masks};
 use crate::classes::{self, Classes, LETTER, LOWER, MARK, NUMBER, SYMBOL, UPPER, WHITE};
@@ -102,14 +102,14 @@ impl Splitter {
             Pattern::Cl100k => self.scan::<Cl100k<3>>(text, cuts),
             Pattern::Qwen2 => self.scan::<Cl100k<1>>(text, cuts),
             Pattern::O200k => self.scan::<O200k>(text, cuts),
-            Pattern::DeepSeek => cuts.seen = deepseek(&self.classes, text, &mut cuts.starts),
+            Pattern::DeepSeek => self.scan::<DeepSeek>(text, cuts),
         }
         let mut mend = Mend { text, classes: &self.classes, starts: &mut cuts.starts };
         match self.pattern {
             Pattern::Gpt2 => cuts.events.iter().for_each(|&at| mend.gpt2_contraction(at)),
             Pattern::Cl100k | Pattern::Qwen2 => cuts.events.iter().for_each(|&at| mend.cl100k(at)),
             Pattern::O200k => mend.o200k(&cuts.events),
-            Pattern::DeepSeek => {}
+            Pattern::DeepSeek => mend.deepseek(&cuts.events),
         }
         set(&mut cuts.starts, text.len());
     }
@@ -282,11 +282,36 @@ struct Common<const DIGITS: u32> {
     group: u32,
 }
 
+/// What the characters of a block are to a pattern.
+struct Kinds {
+    letter: u64,
+    /// Neither letter nor number nor white space; runs of them are words.
+    other: u64,
+    /// Others that may begin a word of letters, and the letters that may follow them in it.
+    prefix: u64,
+    prefixed: u64,
+    /// Characters before one to which the last white space goes.
+    before_word: u64,
+}
+
+impl Kinds {
+    /// Of patterns that divide all characters into letters, numbers, white space and others.
+    #[inline(always)]
+    fn of_letters(letter: u64, m: &Masks, next: &Masks) -> Self {
+        let valid = low(m.len);
+        let before_word = following(valid & !m.white, low(next.len) & !next.white, m.len);
+        let other = valid & !(letter | m.number | m.white);
+        Self { letter, other, prefix: other, prefixed: letter, before_word }
+    }
+}
+
 /// Masks that more than one part of a pattern needs.
 struct Found {
     starts: u64,
     /// The first characters of runs of others that no space takes.
     alone: u64,
+    /// Letters that belong to the one symbol before them.
+    joined: u64,
     /// Line ends that belong to the symbols before them.
     taken: u64,
     /// Line ends that end the word that a blank line was thought to begin.
@@ -297,10 +322,9 @@ struct Found {
 
 impl<const DIGITS: u32> Common<DIGITS> {
     #[inline(always)]
-    fn block(&mut self, letter: u64, m: &Masks, next: &Masks) -> Found {
+    fn block(&mut self, kinds: &Kinds, m: &Masks) -> Found {
         let len = m.len;
-        let valid = low(len);
-        let other = valid & !(letter | m.number | m.white);
+        let &Kinds { letter, other, .. } = kinds;
         let blank = m.white & !m.newline;
         let after_letter = previous(letter, len, &mut self.letter);
         let after_other = previous(other, len, &mut self.other);
@@ -317,15 +341,16 @@ impl<const DIGITS: u32> Common<DIGITS> {
         let cancels = m.newline & (pending << 1 | self.pending);
         self.pending = pending >> (len - 1) & 1;
         let after_newline = after_white & !after_blank;
-        let before_word = following(valid & !m.white, low(next.len) & !next.white, len);
-        let white_starts = m.white & !after_white & !taken | blank & after_newline | blank & before_word;
+        let white_starts =
+            m.white & !after_white & !taken | blank & after_newline | blank & kinds.before_word;
 
         let alone = other & !after_other & !after_space;
-        let after_alone = previous(alone, len, &mut self.alone);
-        let letter_starts = letter & !after_letter & !after_blank & !after_alone;
+        let after_alone = previous(alone & kinds.prefix, len, &mut self.alone);
+        let joined = after_alone & kinds.prefixed;
+        let letter_starts = letter & !after_letter & !after_blank & !joined;
         let number_starts = self.groups(m.number, len);
         let starts = white_starts | alone | letter_starts | number_starts;
-        Found { starts, alone, taken, cancels, after_letter, after_other }
+        Found { starts, alone, joined: letter & joined, taken, cancels, after_letter, after_other }
     }
 
     #[inline(always)]
@@ -363,7 +388,7 @@ struct Cl100k<const DIGITS: u32>(Common<DIGITS>);
 impl<const DIGITS: u32> Algebra for Cl100k<DIGITS> {
     #[inline(always)]
     fn block(&mut self, m: &Masks, next: &Masks) -> (u64, u64) {
-        let found = self.0.block(m.letter, m, next);
+        let found = self.0.block(&Kinds::of_letters(m.letter, m, next), m);
         let contractions = m.apostrophe & found.alone & following(m.letter, next.letter, m.len);
         (found.starts, contractions | found.cancels)
     }
@@ -381,7 +406,7 @@ impl Algebra for O200k {
     #[inline(always)]
     fn block(&mut self, m: &Masks, next: &Masks) -> (u64, u64) {
         let letter = m.letter | m.mark;
-        let found = self.common.block(letter, m, next);
+        let found = self.common.block(&Kinds::of_letters(letter, m, next), m);
         let caseless = letter & !m.upper & !m.lower;
         let after_lower = previous(m.lower, m.len, &mut self.lower);
         let after_caseless = previous(caseless, m.len, &mut self.caseless);
@@ -390,6 +415,37 @@ impl Algebra for O200k {
         let contractions = m.apostrophe & found.after_letter & following(m.letter, next.letter, m.len);
         let unclear = m.upper & after_caseless | m.mark & found.after_other | m.slash & after_taken;
         (starts, contractions | unclear | found.cancels)
+    }
+}
+
+#[derive(Default)]
+struct DeepSeek {
+    common: Common<3>,
+    cjk: u64,
+    joined: u64,
+}
+
+impl Algebra for DeepSeek {
+    #[inline(always)]
+    fn block(&mut self, m: &Masks, next: &Masks) -> (u64, u64) {
+        let of_word = |m: &Masks| low(m.len) & !(m.white | m.number | m.cjk);
+        let kinds = Kinds {
+            letter: (m.letter | m.mark) & !m.cjk,
+            other: m.symbol & !m.cjk,
+            prefix: m.ascii_symbol,
+            prefixed: m.ascii_letter,
+            // White space before numbers and Chinese characters ends a piece, and stays together.
+            before_word: following(of_word(m), of_word(next), m.len),
+        };
+        let found = self.common.block(&kinds, m);
+        let cjk_starts = m.cjk & !previous(m.cjk, m.len, &mut self.cjk);
+        // After one symbol of ASCII come letters of ASCII alone.
+        let joined = runs_from(m.ascii_letter, found.joined | m.ascii_letter & self.joined);
+        let after_joined = previous(joined, m.len, &mut self.joined);
+        let starts = found.starts | cjk_starts | kinds.letter & !m.ascii_letter & after_joined;
+        let cjk_letters = m.cjk & (m.letter | m.mark);
+        let odd = low(m.len) & !(kinds.letter | kinds.other | m.number | m.white | cjk_letters);
+        (starts, odd | found.cancels)
     }
 }
 
@@ -462,17 +518,30 @@ impl Mend<'_> {
                     }
                 }
                 b'\r' | b'\n' => self.cancel(at),
-                _ => resolved = self.match_through(at),
+                _ => resolved = self.match_through(at, Self::o200k_end),
             }
         }
     }
 
-    /// Matches o200k's pattern word by word from the word before `at` until the algebra can be trusted again,
-    /// and returns that place.
-    fn match_through(&mut self, at: usize) -> usize {
+    fn deepseek(&mut self, events: &[usize]) {
+        let mut resolved = 0;
+        for &at in events {
+            if at < resolved {
+                continue;
+            }
+            match self.text[at] {
+                b'\r' | b'\n' => self.cancel(at),
+                _ => resolved = self.match_through(at, Self::deepseek_end),
+            }
+        }
+    }
+
+    /// Matches word by word from the word before `at` until the algebra can be trusted again, and returns that
+    /// place. `word_end` is the end of the word that begins at a place.
+    fn match_through(&mut self, at: usize, word_end: impl Fn(&Self, usize) -> usize) -> usize {
         let mut start = last_before(self.starts, at);
         loop {
-            let end = self.o200k_end(start);
+            let end = word_end(self, start);
             self.clear_between(start, end);
             if end >= self.text.len() {
                 return self.text.len();
@@ -534,10 +603,7 @@ impl Mend<'_> {
             return end + contracted;
         }
         if class & NUMBER != 0 {
-            return (1..3).fold(at + len, |end, _| {
-                let (class, len) = self.class(end);
-                if class & NUMBER != 0 { end + len } else { end }
-            });
+            return self.number_end(at + len);
         }
         let symbols = if self.text[at] == b' ' { at + 1 } else { at };
         let end = self.run(symbols, |class| class & (WHITE | LETTER | NUMBER) == 0);
@@ -546,6 +612,25 @@ impl Mend<'_> {
             return end + tail.count();
         }
         white_end(self.text, at, self.run(at, |class| class & WHITE != 0), self.text.len())
+    }
+
+    /// The end of DeepSeek's word that begins at `at`.
+    fn deepseek_end(&self, at: usize) -> usize {
+        let (code_point, len) = classes::decode(self.text, at);
+        let class = self.classes.of(code_point);
+        if class & NUMBER != 0 {
+            return self.number_end(at + len);
+        }
+        let piece = Piece { classes: self.classes, text: self.text, is_cjk: blocks::is_cjk(code_point) };
+        piece.end(at, class, len)
+    }
+
+    /// The end of a group of numbers whose first ends at `at`.
+    fn number_end(&self, at: usize) -> usize {
+        (1..3).fold(at, |end, _| {
+            let (class, len) = self.class(end);
+            if class & NUMBER != 0 { end + len } else { end }
+        })
     }
 
     /// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+`
@@ -608,27 +693,6 @@ fn white_end(text: &[u8], at: usize, run_end: usize, limit: usize) -> usize {
     if last > at { last } else { run_end }
 }
 
-/// Marks the words of DeepSeek's patterns; returns all classes seen.
-fn deepseek(classes: &Classes, text: &[u8], starts: &mut [u64]) -> u8 {
-    let mut seen = 0;
-    let mut at = 0;
-    while at < text.len() {
-        set(starts, at);
-        let (code_point, len) = classes::decode(text, at);
-        let first = classes.of(code_point);
-        at = if first & NUMBER != 0 {
-            (1..3).fold(at + len, |end, _| {
-                let (class, len) = class(classes, text, end);
-                if class & NUMBER != 0 { end + len } else { end }
-            })
-        } else {
-            Piece { classes, text, is_cjk: blocks::is_cjk(code_point) }.end(at, first, len, &mut seen)
-        };
-        seen |= first;
-    }
-    seen
-}
-
 /// A piece that DeepSeek's first two patterns cut: Chinese characters and kana alone, or none of them and no numbers.
 struct Piece<'t> {
     classes: &'t Classes,
@@ -649,19 +713,18 @@ impl Piece<'_> {
     }
 
     #[inline(always)]
-    fn run(&self, at: usize, of: u8, seen: &mut u8) -> usize {
+    fn run(&self, at: usize, of: u8) -> usize {
         let mut end = at;
         loop {
             let (class, len) = self.class(end);
             if class & of == 0 {
                 return end;
             }
-            *seen |= class;
             end += len;
         }
     }
 
-    fn end(&self, at: usize, first: u8, len: usize, seen: &mut u8) -> usize {
+    fn end(&self, at: usize, first: u8, len: usize) -> usize {
         let byte = self.text[at];
         let after = at + len;
         let is_letter = |at: usize| self.text.get(at).is_some_and(u8::is_ascii_alphabetic);
@@ -670,20 +733,20 @@ impl Piece<'_> {
             return after + letters.count();
         }
         if first & (LETTER | MARK) != 0 {
-            return self.run(after, LETTER | MARK, seen);
+            return self.run(after, LETTER | MARK);
         }
         let is_newline = matches!(byte, b'\r' | b'\n');
         let (next, _) = self.class(after);
         if first & SYMBOL == 0 && !is_newline && next & (LETTER | MARK) != 0 {
-            return self.run(after, LETTER | MARK, seen);
+            return self.run(after, LETTER | MARK);
         }
         if first & SYMBOL != 0 || (byte == b' ' && next & SYMBOL != 0) {
-            let end = self.run(after, SYMBOL, seen);
+            let end = self.run(after, SYMBOL);
             let newlines = self.text[end..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
             return end + newlines.count();
         }
         if first & WHITE != 0 {
-            let end = self.run(after, WHITE, seen);
+            let end = self.run(after, WHITE);
             let limit = if self.class(end).1 == 0 { end } else { self.text.len() };
             return white_end(self.text, at, end, limit);
         }
