@@ -44,10 +44,21 @@ pub(crate) struct Merger {
 #[derive(Debug, Default)]
 pub(crate) struct MergeScratch {
     ids: Vec<TokenId>,
-    previous: Vec<u32>,
-    next: Vec<u32>,
-    ranks: Vec<u32>,
+    tokens: Vec<Token>,
 }
+
+/// A token of a long word, beside its neighbours; the order is that of the word.
+#[derive(Debug, Clone, Copy)]
+struct Token {
+    id: TokenId,
+    /// Of the pair with the token after it.
+    rank: u32,
+    previous: u32,
+    next: u32,
+}
+
+/// No token, before the first.
+const NONE: u32 = u32::MAX;
 
 impl Merger {
     /// `merges` by rank; `byte_ids` are the ids of the single bytes. `None` if there are more than 2^21.
@@ -289,100 +300,119 @@ impl Merger {
 
     /// Links the tokens of `scratch.ids` and ranks their pairs.
     fn link(&self, scratch: &mut MergeScratch) {
-        let MergeScratch { ids, previous, next, ranks } = scratch;
-        let count = ids.len() as u32;
-        previous.clear();
-        previous.extend((0..count).map(|at| at.wrapping_sub(1)));
-        next.clear();
-        next.extend(1..=count);
-        ranks.clear();
-        ranks.extend(ids.array_windows().map(|&[left, right]| self.rank(left, right)));
-        ranks.push(NO_RANK);
+        let MergeScratch { ids, tokens } = scratch;
+        tokens.clear();
+        let token = |(at, &id): (u32, &TokenId)| {
+            let rank = ids.get(at as usize + 1).map_or(NO_RANK, |&right| self.rank(id, right));
+            Token { id, rank, previous: at.wrapping_sub(1), next: at + 1 }
+        };
+        tokens.extend((0..).zip(ids.iter()).map(token));
     }
 
-    /// Merges the pair at `at`; calls `made` with each new pair.
+    /// Merges the pair at `at`; calls `made` with the rank and place of each new pair.
     #[inline(always)]
-    fn join(&self, at: u32, scratch: &mut MergeScratch, mut made: impl FnMut(u32, u32)) {
-        let MergeScratch { ids, previous, next, ranks } = scratch;
-        let here = at as usize;
-        let right = next[here] as usize;
-        ids[here] = self.merged[ranks[here] as usize];
-        ranks[right] = NO_RANK;
-        next[here] = next[right];
-        let after = next[here] as usize;
-        ranks[here] = NO_RANK;
-        if after < ids.len() {
-            previous[after] = at;
-            ranks[here] = self.rank(ids[here], ids[after]);
-            made(ranks[here], at);
+    fn join(&self, at: u32, tokens: &mut [Token], mut made: impl FnMut(u32, u32)) {
+        let Token { rank, previous, next: right, .. } = tokens[at as usize];
+        let id = self.merged[rank as usize];
+        let next = tokens[right as usize].next;
+        tokens[right as usize].rank = NO_RANK;
+        let mut rank = NO_RANK;
+        if let Some(after) = tokens.get_mut(next as usize) {
+            after.previous = at;
+            rank = self.rank(id, after.id);
+            if rank != NO_RANK {
+                made(rank, at);
+            }
         }
-        let before = previous[here];
-        if before != u32::MAX {
-            ranks[before as usize] = self.rank(ids[before as usize], ids[here]);
-            made(ranks[before as usize], before);
+        tokens[at as usize] = Token { id, rank, previous, next };
+        if previous != NONE {
+            let before = &mut tokens[previous as usize];
+            before.rank = self.rank(before.id, id);
+            if before.rank != NO_RANK {
+                made(before.rank, previous);
+            }
         }
     }
 
-    fn emit(scratch: &MergeScratch, out: &mut Vec<TokenId>) {
+    fn emit(tokens: &[Token], out: &mut Vec<TokenId>) {
         let mut at = 0;
-        while at < scratch.ids.len() {
-            out.push(scratch.ids[at]);
-            at = scratch.next[at] as usize;
+        while let Some(token) = tokens.get(at) {
+            out.push(token.id);
+            at = token.next as usize;
         }
     }
 
     fn merge_heap(&self, scratch: &mut MergeScratch, out: &mut Vec<TokenId>) {
         self.link(scratch);
-        let pairs = (0u32..).zip(&scratch.ranks).filter(|&(_, &rank)| rank != NO_RANK);
+        let tokens = &mut scratch.tokens;
+        let pairs = (0u32..).zip(tokens.iter()).filter(|(_, token)| token.rank != NO_RANK);
         let mut heap: BinaryHeap<Reverse<(u32, u32)>> =
-            pairs.map(|(at, &rank)| Reverse((rank, at))).collect();
+            pairs.map(|(at, token)| Reverse((token.rank, at))).collect();
         while let Some(Reverse((rank, at))) = heap.pop() {
-            if scratch.ranks[at as usize] == rank {
-                self.join(at, scratch, |rank, at| {
-                    if rank != NO_RANK {
-                        heap.push(Reverse((rank, at)));
-                    }
-                });
+            if tokens[at as usize].rank == rank {
+                self.join(at, tokens, |rank, at| heap.push(Reverse((rank, at))));
             }
         }
-        Self::emit(scratch, out);
+        Self::emit(tokens, out);
     }
 
-    /// As [`Self::merge_heap`], in time proportional to the word: what a merge makes ranks behind it, so that all pairs of a
-    /// rank are known when its turn comes.
+    /// As [`Self::merge_heap`], in time proportional to the word: what a merge makes ranks behind it, so that all
+    /// pairs of a rank are known when its turn comes. Takes some 24 bytes of memory for each byte of the word.
     fn merge_huge(&self, scratch: &mut MergeScratch, out: &mut Vec<TokenId>) {
         self.link(scratch);
-        let mut places = HashMap::<u32, Vec<u32>, FixedState>::default();
-        let mut waiting = BinaryHeap::new();
-        let mut note = |rank: u32,
-                        at: u32,
-                        places: &mut HashMap<u32, Vec<u32>, FixedState>,
-                        waiting: &mut BinaryHeap<Reverse<u32>>| {
-            if rank != NO_RANK {
-                places
-                    .entry(rank)
-                    .or_insert_with(|| {
-                        waiting.push(Reverse(rank));
-                        Vec::new()
-                    })
-                    .push(at);
-            }
+        let tokens = &mut scratch.tokens;
+        let mut places = Places {
+            list_of: vec![NONE; self.merged.len()],
+            lists: Vec::new(),
+            free: Vec::new(),
+            ranks: BinaryHeap::new(),
         };
-        for at in 0..scratch.ranks.len() {
-            note(scratch.ranks[at], at as u32, &mut places, &mut waiting);
-        }
-        while let Some(Reverse(rank)) = waiting.pop() {
-            let mut at_rank = places.remove(&rank).unwrap_or_default();
-            if !at_rank.is_sorted() {
-                at_rank.sort_unstable();
+        for (at, token) in (0..).zip(tokens.iter()) {
+            if token.rank != NO_RANK {
+                places.note(token.rank, at);
             }
-            for at in at_rank {
-                if scratch.ranks[at as usize] == rank {
-                    self.join(at, scratch, |rank, at| note(rank, at, &mut places, &mut waiting));
+        }
+        while let Some((rank, mut list)) = places.take_least() {
+            if !list.is_sorted() {
+                list.sort_unstable();
+            }
+            for &at in &list {
+                if tokens[at as usize].rank == rank {
+                    self.join(at, tokens, |rank, at| places.note(rank, at));
                 }
             }
+            list.clear();
+            places.free.push(list);
         }
-        Self::emit(scratch, out);
+        Self::emit(tokens, out);
+    }
+}
+
+/// The places of pairs, by rank.
+struct Places {
+    /// Rank → index in `lists`.
+    list_of: Vec<u32>,
+    lists: Vec<Vec<u32>>,
+    free: Vec<Vec<u32>>,
+    ranks: BinaryHeap<Reverse<u32>>,
+}
+
+impl Places {
+    #[inline(always)]
+    fn note(&mut self, rank: u32, at: u32) {
+        let list = &mut self.list_of[rank as usize];
+        if *list == NONE {
+            *list = self.lists.len() as u32;
+            self.lists.push(self.free.pop().unwrap_or_default());
+            self.ranks.push(Reverse(rank));
+        }
+        self.lists[*list as usize].push(at);
+    }
+
+    fn take_least(&mut self) -> Option<(u32, Vec<u32>)> {
+        let Reverse(rank) = self.ranks.pop()?;
+        let list = std::mem::replace(&mut self.list_of[rank as usize], NONE);
+        Some((rank, std::mem::take(&mut self.lists[list as usize])))
     }
 }
 

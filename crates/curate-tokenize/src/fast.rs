@@ -72,7 +72,7 @@ pub(crate) struct ByteLevelEncoder {
     options: FastOptions,
     splitter: Splitter,
     merger: Merger,
-    /// Words that are one token: those that merge into it, or all where the tokenizer says so.
+    /// Words that are one token although merging does not lead there; only of tokenizers that look words up first.
     whole: HashMap<Box<[u8]>, TokenId, FixedState>,
     /// The short ones of them, in the order of their hashes.
     seeds: Vec<Seed>,
@@ -115,17 +115,17 @@ impl ByteLevelEncoder {
         let byte_places = (0..=255).map(byte_id).collect::<Option<Vec<_>>>()?;
         let byte_ids = std::array::from_fn(|byte| words[byte_places[byte]].1);
         let merger = Merger::new(byte_ids, &merges(json, &vocab)?)?;
-        if !bpe.ignore_merges {
-            let (mut scratch, mut ids) = (MergeScratch::default(), Vec::new());
-            words.retain(|(word, id)| {
-                ids.clear();
-                if !word.is_empty() {
-                    merger.merge(word, &mut scratch, &mut ids);
-                }
-                ids == [*id]
-            });
-        }
         words.retain(|(word, _)| !word.is_empty());
+        let (mut scratch, mut ids) = (MergeScratch::default(), Vec::new());
+        let mut merges_into = |word: &[u8], id: TokenId| {
+            ids.clear();
+            merger.merge(word, &mut scratch, &mut ids);
+            ids == [id]
+        };
+        let (mut words, others): (Vec<_>, Vec<_>) =
+            words.into_iter().partition(|(word, id)| merges_into(word, *id));
+        let whole = if bpe.ignore_merges { others } else { Vec::new() };
+        words.extend_from_slice(&whole);
         let short = words.iter().filter(|(word, _)| word.len() <= SHORT_WORD);
         let mut seeds: Vec<Seed> = short
             .map(|(word, id)| {
@@ -136,7 +136,7 @@ impl ByteLevelEncoder {
         seeds.sort_unstable_by_key(|seed| seed.hash);
         let classes = if normalizes { Classes::with_nfc() } else { Classes::new() };
         let splitter = Splitter::new(pattern, classes, options.instructions);
-        let whole = words.into_iter().collect();
+        let whole = whole.into_iter().collect();
         Some(Self { options, splitter, merger, whole, seeds, added, normalizes })
     }
 
@@ -236,7 +236,8 @@ impl ByteLevelEncoder {
         if let Some(known) = known {
             return ids.extend_from_slice(known);
         }
-        match self.whole.get(word) {
+        let whole = if self.whole.is_empty() { None } else { self.whole.get(word) };
+        match whole {
             Some(&id) => ids.push(id),
             None => self.merger.merge(word, merging, ids),
         }
