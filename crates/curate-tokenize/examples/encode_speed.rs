@@ -1,5 +1,7 @@
 //! Speed of encoding, and ids against the `tokenizers` crate.
 //!
+//! `speed` prints CPU seconds of each pass, tokens, and the SHA-256 of all ids as little-endian u32.
+//!
 //! usage: encode_speed speed TOKENIZER.json FILE.jsonl [PASSES] [best|avx2|portable]
 //!        encode_speed check TOKENIZER.json FILE.jsonl...
 //!        encode_speed sweep TOKENIZER.json
@@ -7,9 +9,9 @@
 //!        encode_speed hard TOKENIZER.json
 
 use std::io::{BufRead, BufReader, Write};
-use std::time::Instant;
 
 use curate_tokenize::{EncodeScratch, Instructions, LoadOptions, TokenId, Tokenizer};
+use sha2::{Digest, Sha256};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -46,47 +48,33 @@ fn load(tokenizer: &str, instructions: Instructions) -> Result<Tokenizer, Failur
 
 fn speed(tokenizer: &str, file: &str, rest: &[&str], out: &mut impl Write) -> Result<(), Failure> {
     let texts = texts(file)?;
-    let bytes: usize = texts.iter().map(String::len).sum();
     let instructions = match rest.get(1) {
         Some(&"avx2") => Instructions::Avx2,
         Some(&"portable") => Instructions::Portable,
         _ => Instructions::Best,
     };
-    let start = Instant::now();
     let tokenizer = load(tokenizer, instructions)?;
-    let loaded = start.elapsed().as_secs_f64();
     let passes: usize = rest.first().map_or(Ok(3), |passes| passes.parse())?;
     let mut scratch = EncodeScratch::default();
     let mut ids = Vec::new();
-    let mut speeds = Vec::new();
     for _ in 0..passes.max(1) {
         let start = cpu_seconds()?;
         for text in &texts {
             ids.clear();
             tokenizer.encode(text, &mut scratch, &mut ids)?;
         }
-        speeds.push(bytes as f64 / 1e6 / (cpu_seconds()? - start));
+        write!(out, "{:.4} ", cpu_seconds()? - start)?;
     }
-    let (mut tokens, mut hash) = (0, 0u64);
+    let (mut tokens, mut hash) = (0, Sha256::new());
     for text in &texts {
         ids.clear();
         tokenizer.encode(text, &mut scratch, &mut ids)?;
         tokens += ids.len();
-        hash = hash_of(hash, &ids);
+        ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
     }
-    let warm = speeds.iter().skip(1).copied().fold(0.0, f64::max);
-    writeln!(
-        out,
-        "{:.1} MB, {tokens} tokens, hash {hash:016x}, load {loaded:.2} s, cold {:.1} MB/s, warm {warm:.1} MB/s",
-        bytes as f64 / 1e6,
-        speeds[0]
-    )?;
+    let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    writeln!(out, "{tokens} {hash}")?;
     Ok(())
-}
-
-/// FNV-1a over the ids, as the other programs of the benchmark have it.
-fn hash_of(hash: u64, ids: &[TokenId]) -> u64 {
-    ids.iter().fold(hash, |hash, &id| (hash ^ u64::from(id)).wrapping_mul(0x0100_0000_01B3))
 }
 
 /// Seconds that this process has run, on all its threads.
