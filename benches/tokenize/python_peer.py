@@ -25,8 +25,10 @@ if peer == "hf":
     from tokenizers import Tokenizer
 
     loaded = Tokenizer.from_file(tokenizer)
-    loaded.encode_special_tokens = True
-    run = lambda: [e.ids for e in loaded.encode_batch_fast(texts, add_special_tokens=False)]
+    if hasattr(loaded, "encode_special_tokens"):
+        loaded.encode_special_tokens = True
+    batch = getattr(loaded, "encode_batch_fast", loaded.encode_batch)
+    run = lambda: [e.ids for e in batch(texts, add_special_tokens=False)]
 elif peer == "tiktoken":
     import tiktoken
 
@@ -46,7 +48,7 @@ elif peer == "fastokens":
     import fastokens
 
     loaded = fastokens.Tokenizer.from_file(tokenizer)
-    run = lambda: [loaded.encode_ordinary(text) for text in texts]
+    run = lambda: [loaded.encode_ordinary(text).ids for text in texts]
 elif peer == "gigatoken":
     import gigatoken
 
