@@ -288,6 +288,15 @@ impl Recipe {
         &self.thresholds
     }
 
+    /// How many rules stand before the last edits: those that edit and then ask whether anything is left, so that no
+    /// statistic depends on them.
+    pub(crate) fn rules_before_last_edits(&self) -> usize {
+        let only_edits = |rule: &Rule| {
+            rule.edit.is_some() && rule.expressions().flat_map(Expression::names).all(|n| n == "bytes")
+        };
+        self.rules.iter().rposition(|rule| !only_edits(rule)).map_or(0, |last| last + 1)
+    }
+
     /// What the rules do to the text, each with the reason of its rule, in order.
     pub fn edits(&self) -> impl Iterator<Item = (Edit, &str)> {
         self.rules.iter().filter_map(|rule| Some((rule.edit?, rule.reason())))
@@ -589,7 +598,7 @@ mod tests {
         check_rule_error(
             "[[rule]]\nreason = 'r'\nedit = 'lines'\ndrop_if = 'bytes == 0'",
             "recipe x.toml, line 8: `edit` must be dclm_urls or dclm_line_feeds or refinedweb_lines or c4_lines or \
-             c4_ended_lines, not `lines`",
+             c4_ended_lines or web_lines, not `lines`",
         );
         check_rule_error(
             "[[rule]]\nreason = 'r'\ndrop_if = 'words <'",

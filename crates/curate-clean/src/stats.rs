@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::dialects::{self, Dialects, Groups, StopWords, Tables};
+use crate::dialects::{self, Dialects, Groups, LanguageWords, StopWords, Tables};
 use crate::words::{Classes, Token, Words, class};
 
 /// The stop words of the Gopher paper (Rae et al. 2021, arXiv 2112.11446, appendix A), all of them English.
@@ -352,6 +352,7 @@ pub struct Measurer {
     classes: Classes,
     phrases: aho_corasick::AhoCorasick,
     stop_words: StopWords,
+    languages: LanguageWords,
 }
 
 impl Measurer {
@@ -362,7 +363,13 @@ impl Measurer {
     /// The same, with the words that `recipe_stop_words_distinct` counts; of more than 128 the first.
     pub fn with_stop_words(words: Words, stop_words: &[String]) -> Self {
         let stop_words = StopWords::new(stop_words);
-        Self { words, classes: Classes::new(), phrases: dialects::phrases(), stop_words }
+        Self {
+            words,
+            classes: Classes::new(),
+            phrases: dialects::phrases(),
+            stop_words,
+            languages: LanguageWords::new(),
+        }
     }
 
     /// Counts what all statistics of `text` need, those of dialects too, in place of what `measurements` held.
@@ -412,6 +419,7 @@ impl Measurer {
             classes: &self.classes,
             phrases: &self.phrases,
             stop_words: &self.stop_words,
+            languages: &self.languages,
         };
         measurements.dialects.measure(text, groups, tables);
     }
