@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::bytes::ByteCounts;
 use crate::dialects::{self, Dialects, Groups, LanguageWords, StopWords, Tables};
 use crate::words::{Classes, Token, Words, class};
 
@@ -465,13 +466,11 @@ impl Measurer {
 }
 
 impl Measurements {
-    /// What can be counted byte by byte, in loops that the compiler vectorises.
     fn count_bytes(&mut self, bytes: &[u8]) {
-        self.characters = count_where(bytes, |b| b & 0xc0 != 0x80);
-        self.letters = count_where(bytes, |b| (b | 0x20).wrapping_sub(b'a') < 26);
-        self.latin_letters = self.letters;
-        self.digits = count_where(bytes, |b| b.wrapping_sub(b'0') < 10);
-        self.hashes = count_where(bytes, |b| b == b'#');
+        let counts = ByteCounts::of(bytes);
+        self.characters = counts.characters;
+        (self.letters, self.latin_letters) = (counts.letters, counts.letters);
+        (self.digits, self.hashes) = (counts.digits, counts.hashes);
     }
 
     fn add_word(&mut self, token: &Token<'_>, classes: &Classes) {
@@ -530,11 +529,6 @@ fn trim_ascii_punctuation(mut word: &[u8]) -> &[u8] {
         word = rest;
     }
     word
-}
-
-/// Counts bytes, in runs short enough for the counts of a run to fit the lanes of a vector of bytes.
-fn count_where(bytes: &[u8], is: impl Fn(u8) -> bool) -> usize {
-    bytes.chunks(255).map(|run| usize::from(run.iter().map(|b| u8::from(is(*b))).sum::<u8>())).sum()
 }
 
 /// Up to four bytes as a number, low byte first; 0 for anything longer.

@@ -7,8 +7,9 @@
 use memchr::memchr_iter;
 
 use super::dclm::{share, strip};
-use super::grams::{Counts, Grams, characters, hash, lines};
+use super::grams::{Counts, Grams, hash, lines};
 use super::{DialectScratch, Tables};
+use crate::bytes::characters;
 use crate::chars::{is_python_space, is_terminal};
 
 /// Counts of one text.

@@ -6,6 +6,7 @@
 
 use super::grams::{Counts, Grams, Segments, lines};
 use super::{DialectScratch, Tables, dclm::share, dclm::strip, language::bare};
+use crate::bytes::characters;
 use crate::words::{Classes, class};
 
 /// What the rules compare.
@@ -36,7 +37,7 @@ impl RepeatValues {
                 grams.push(token.text.as_bytes(), token.characters);
             } else if token.any & class::ALPHANUMERIC != 0 {
                 let word = bare(&token);
-                grams.push(word.as_bytes(), super::grams::characters(word));
+                grams.push(word.as_bytes(), characters(word));
             }
         });
         let characters = grams.characters() as usize;
@@ -68,7 +69,7 @@ fn push_units(token: &str, classes: &Classes, grams: &mut Grams) {
             run.get_or_insert(at);
         } else if let Some(start) = run.take() {
             let word = &token[start..at];
-            grams.push(word.as_bytes(), super::grams::characters(word));
+            grams.push(word.as_bytes(), characters(word));
         }
         if is_unit {
             grams.push(c.encode_utf8(&mut [0; 4]).as_bytes(), 1);
