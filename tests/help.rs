@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::{curate, root};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "read",
     "clean",
     "clean diff",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 17] = [
     "tokenize",
     "pack",
     "run",
+    "embed",
     "stats",
     "inspect",
     "verify",

@@ -13,6 +13,7 @@ mod clean;
 mod quality;
 mod dedup;
 mod dedup_two_pass;
+mod dedup_semantic;
 mod dedup_matrix;
 mod decontaminate;
 mod tokens;

@@ -10,8 +10,8 @@ Texts are the paragraphs of the Universal Declaration of Human Rights; `--spacy`
 wheel of spaCy (MIT), which are short and of another kind.
 
 What is not blind here: the rules that choose between Indonesian and Malay, and between Chinese and Cantonese, were
-written after these confusions had been seen (`py3langid` in the table is the model without them), and the temperature of
-the scores was chosen on spaCy's sentences. The weights are py3langid's as published; its package does not list the texts
+written after these confusions had been seen, and the temperature of the scores was chosen on both sets of texts. The row
+`py3langid` is the original package with its whole model: without our rules, and without our pruning of features. The weights are py3langid's as published; its package does not list the texts
 it was trained on, so the Declaration cannot be ruled out by document, which is why the second set is there.
 
 `58 languages`: those of `LARGE`, the 58 with most speakers (first and second language together) that the file has in

@@ -1,7 +1,7 @@
 //! The demo: the whole path, from the prose of the dependency crates to held-out perplexity.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -55,7 +55,7 @@ fn heading(text: &str) {
 
 /// Runs `curate` with the words of `line`, then `more` as they stand.
 fn curate(line: &str, more: &[&str]) -> Result<()> {
-    check(Command::new("target/release/curate").args(line.split(' ')).args(more))
+    check(Command::new(program()).args(line.split(' ')).args(more))
 }
 
 fn check(command: &mut Command) -> Result<()> {
@@ -65,7 +65,7 @@ fn check(command: &mut Command) -> Result<()> {
 
 /// Runs the pipe and compares its shards with those of the fused run.
 fn shell_pipe() -> Result<()> {
-    check(Command::new("pipelines/demo.sh").env("CURATE", "target/release/curate"))?;
+    check(Command::new("pipelines/demo.sh").env("CURATE", program()))?;
     let mut files: Vec<_> =
         fs::read_dir("demo/shards")?.map(|e| Ok(e?.file_name())).collect::<Result<_>>()?;
     files.sort();
@@ -162,4 +162,10 @@ fn thousands(value: &Value) -> String {
         out.push(digit);
     }
     out
+}
+
+/// The release build of `curate`, wherever cargo was told to build.
+fn program() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    target.join("release/curate")
 }

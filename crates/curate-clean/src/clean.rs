@@ -159,12 +159,28 @@ impl Cleaner {
         }
     }
 
+    /// Makes the edits that stand behind all other rules, on a document that those keep; drops it if nothing is left.
+    pub fn edit_kept(
+        &self,
+        doc: &mut Document<'_>,
+        scratch: &mut CleanScratch,
+        counters: &mut Counters,
+    ) -> Verdict {
+        self.start(doc.text(), scratch);
+        let verdict = self.ask(&self.rules[self.recipe.rules_before_last_edits()..], doc.text(), scratch);
+        conclude(doc, verdict, scratch, counters)
+    }
+
     fn judge(&self, text: &str, scratch: &mut CleanScratch) -> Verdict {
         self.start(text, scratch);
         if text.chars().all(is_python_space) {
             return Verdict::drop(Arc::clone(&self.empty));
         }
-        for rule in &self.rules {
+        self.ask(&self.rules, text, scratch)
+    }
+
+    fn ask(&self, rules: &[CompiledRule], text: &str, scratch: &mut CleanScratch) -> Verdict {
+        for rule in rules {
             self.prepare(rule, text, scratch);
             if rule.fires(&scratch.measurements) {
                 return Verdict::Drop(rule.dropped(&scratch.measurements));
@@ -192,14 +208,24 @@ impl Mapper for Cleaner {
             }
         }
         let verdict = self.judge(doc.text(), scratch);
-        for edit in &scratch.edits {
-            counters.add(edit.counter(), 1);
-        }
-        if scratch.is_edited && verdict == Verdict::Keep {
-            doc.set_text(std::mem::take(&mut scratch.text));
-        }
-        Work::Decided(verdict)
+        Work::Decided(conclude(doc, verdict, scratch, counters))
     }
+}
+
+/// Counts the edits, and gives a document that is kept the edited text.
+fn conclude(
+    doc: &mut Document<'_>,
+    verdict: Verdict,
+    scratch: &mut CleanScratch,
+    counters: &mut Counters,
+) -> Verdict {
+    for edit in &scratch.edits {
+        counters.add(edit.counter(), 1);
+    }
+    if scratch.is_edited && verdict == Verdict::Keep {
+        doc.set_text(std::mem::take(&mut scratch.text));
+    }
+    verdict
 }
 
 #[derive(Debug)]
@@ -343,7 +369,7 @@ mod tests {
             check(text, "keep");
         }
         check(&format!("{CHINESE}{ENGLISH}"), "keep");
-        check(&ENGLISH.to_uppercase(), "keep");
+        check(&ENGLISH.to_uppercase(), "nothing_left");
     }
 
     #[test]
@@ -378,16 +404,62 @@ mod tests {
         }
     }
 
+    /// Sixty different words without a stop word, that end as a sentence.
+    fn names() -> String {
+        let name = |i: usize| {
+            format!("b{}k{}l ", char::from(b'a' + (i % 26) as u8), char::from(b'a' + (i / 26) as u8))
+        };
+        (0..60).map(name).collect::<String>() + "end."
+    }
+
     #[test]
-    fn stop_words_are_only_asked_of_latin_text() {
-        check(&"la casa sta sopra una collina verde ".repeat(10), "too_few_stop_words");
-        check(&"дом стоит на высокой горе ".repeat(10), "keep");
+    fn rules_on_repetition_and_lines() {
+        let names = names();
+        let name = |i: usize| names.split(' ').nth(i % 60).expect("there are sixty");
+        let unlike = |i| {
+            format!("{} and {} to {} with {}.", name(i), name(7 * i + 1), name(11 * i + 2), name(13 * i + 3))
+        };
+        let lines = |n: usize| (0..n).map(|i| unlike(i) + "\n").collect::<String>();
+        check(&lines(30), "keep");
+        check(&format!("{}{}", lines(30), lines(30)), "too_many_repeated_lines");
+        check(&"the small house stands on green hills ".repeat(20), "too_frequent_top_2grams");
+        check(&format!("{} {ENGLISH}", ENGLISH.trim_end()), "too_many_duplicate_5grams");
+        check(&lines(30).replace(".\n", "\n"), "too_few_ended_lines");
+        check(&lines(60).replace(" to", "\nto"), "too_many_short_lines");
+        check(&format!("{ENGLISH}{}", "\n".repeat(40)), "keep");
+    }
+
+    #[test]
+    fn stop_words_are_those_of_any_language_and_only_asked_of_latin_text() {
+        check(&names(), "too_few_stop_words");
+        check(&format!("La casa sta sopra una collina con {}", names()), "keep");
+        check(&format!("дом стоит на высокой горе {}", RUSSIAN), "keep");
         let mut recipe = Recipe::builtin(Recipe::DEFAULT).unwrap();
         recipe.set("min_stop_words=0").unwrap();
-        assert_eq!(
-            reason(&Cleaner::new(recipe).unwrap(), &"la casa sta sopra una collina verde ".repeat(10)),
-            "keep"
-        );
+        assert_eq!(reason(&Cleaner::new(recipe).unwrap(), &names()), "keep");
+    }
+
+    #[test]
+    fn what_rules_keep_is_edited_last() {
+        let cleaner = cleaner(Recipe::DEFAULT);
+        let page = format!("3 likes\n{ENGLISH}WE USE COOKIES\n");
+        let edit = |text: &str, whole: bool| {
+            let (mut doc, mut scratch) =
+                (Document::new(b"", "id", "", text.to_owned()), CleanScratch::default());
+            let mut counters = Counters::default();
+            let verdict = match whole {
+                true => match cleaner.map(&mut doc, &mut scratch, &mut counters) {
+                    Work::Decided(verdict) => verdict,
+                    Work::Pending(never) => match never {},
+                },
+                false => cleaner.edit_kept(&mut doc, &mut scratch, &mut counters),
+            };
+            (verdict, doc.text().to_owned(), format!("{counters:?}"))
+        };
+        assert_eq!(edit(&page, true), edit(&page, false));
+        assert_eq!(edit(&page, true).1, ENGLISH);
+        let Verdict::Drop(dropped) = edit("NOTHING BUT CAPITALS", false).0 else { panic!("nothing is left") };
+        assert_eq!(&*dropped.reason, "nothing_left");
     }
 
     #[test]
@@ -492,6 +564,6 @@ mod tests {
                      [[rule]]\nreason = 'a'\ndrop_if = 'lines > 9'";
         assert_eq!(Cleaner::new(recipe(rules)).unwrap().reasons(), ["empty", "a", "b"]);
         assert_eq!(cleaner("none").reasons(), ["empty"]);
-        assert_eq!(cleaner("curate-v1").reasons().len(), 11);
+        assert_eq!(cleaner("curate-v1").reasons().len(), 28);
     }
 }

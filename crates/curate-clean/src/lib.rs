@@ -11,6 +11,7 @@
 mod extract;
 pub mod fasttext;
 pub mod quality;
+mod bytes;
 mod clean;
 pub mod decontaminate;
 mod normalise;

@@ -263,6 +263,11 @@ impl Recipe {
         self.words
     }
 
+    /// Has the rules count other words.
+    pub fn set_words(&mut self, words: Words) {
+        self.words = words;
+    }
+
     /// True if texts are normalised before anything is measured.
     pub fn normalise(&self) -> bool {
         self.normalise
@@ -281,6 +286,15 @@ impl Recipe {
     /// The thresholds by name, as they are now.
     pub fn thresholds(&self) -> &BTreeMap<String, f64> {
         &self.thresholds
+    }
+
+    /// How many rules stand before the last edits: those that edit and then ask whether anything is left, so that no
+    /// statistic depends on them.
+    pub(crate) fn rules_before_last_edits(&self) -> usize {
+        let only_edits = |rule: &Rule| {
+            rule.edit.is_some() && rule.expressions().flat_map(Expression::names).all(|n| n == "bytes")
+        };
+        self.rules.iter().rposition(|rule| !only_edits(rule)).map_or(0, |last| last + 1)
     }
 
     /// What the rules do to the text, each with the reason of its rule, in order.
@@ -553,8 +567,8 @@ mod tests {
              pii, stop_words, thresholds, rule",
         );
         check_error(
-            &HEAD.replace("'whitespace'", "'uax29'"),
-            "recipe x.toml, line 4: `words` must be whitespace, not `uax29`",
+            &HEAD.replace("'whitespace'", "'icu'"),
+            "recipe x.toml, line 4: `words` must be whitespace or uax29 or spacy-en, not `icu`",
         );
         check_error(
             &HEAD.replace("true", "'yes'"),
@@ -584,7 +598,7 @@ mod tests {
         check_rule_error(
             "[[rule]]\nreason = 'r'\nedit = 'lines'\ndrop_if = 'bytes == 0'",
             "recipe x.toml, line 8: `edit` must be dclm_urls or dclm_line_feeds or refinedweb_lines or c4_lines or \
-             c4_ended_lines, not `lines`",
+             c4_ended_lines or web_lines, not `lines`",
         );
         check_rule_error(
             "[[rule]]\nreason = 'r'\ndrop_if = 'words <'",

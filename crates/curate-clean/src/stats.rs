@@ -5,7 +5,8 @@
 
 use serde::Serialize;
 
-use crate::dialects::{self, Dialects, Groups, StopWords, Tables};
+use crate::bytes::ByteCounts;
+use crate::dialects::{self, Dialects, Groups, LanguageWords, StopWords, Tables};
 use crate::words::{Classes, Token, Words, class};
 
 /// The stop words of the Gopher paper (Rae et al. 2021, arXiv 2112.11446, appendix A), all of them English.
@@ -352,6 +353,7 @@ pub struct Measurer {
     classes: Classes,
     phrases: aho_corasick::AhoCorasick,
     stop_words: StopWords,
+    languages: LanguageWords,
 }
 
 impl Measurer {
@@ -362,7 +364,13 @@ impl Measurer {
     /// The same, with the words that `recipe_stop_words_distinct` counts; of more than 128 the first.
     pub fn with_stop_words(words: Words, stop_words: &[String]) -> Self {
         let stop_words = StopWords::new(stop_words);
-        Self { words, classes: Classes::new(), phrases: dialects::phrases(), stop_words }
+        Self {
+            words,
+            classes: Classes::new(),
+            phrases: dialects::phrases(),
+            stop_words,
+            languages: LanguageWords::new(),
+        }
     }
 
     /// Counts what all statistics of `text` need, those of dialects too, in place of what `measurements` held.
@@ -396,17 +404,35 @@ impl Measurer {
     fn measure_common(&self, text: &str, measurements: &mut Measurements) {
         measurements.has_common = true;
         measurements.count_bytes(text.as_bytes());
-        match self.words {
-            Words::Whitespace => self.measure_whitespace_words(text, measurements),
+        if self.words == Words::Whitespace {
+            self.measure_lines(text, measurements, |measurements, token| {
+                measurements.add_word(token, &self.classes);
+            });
+        } else {
+            self.measure_lines(text, measurements, |_, _| {});
+            self.classes.each_word(self.words, text, |token| measurements.add_word(&token, &self.classes));
         }
     }
 
     fn measure_dialects(&self, text: &str, groups: Groups, measurements: &mut Measurements) {
-        let tables = Tables { classes: &self.classes, phrases: &self.phrases, stop_words: &self.stop_words };
+        let tables = Tables {
+            words: self.words,
+            classes: &self.classes,
+            phrases: &self.phrases,
+            stop_words: &self.stop_words,
+            languages: &self.languages,
+        };
         measurements.dialects.measure(text, groups, tables);
     }
 
-    fn measure_whitespace_words(&self, text: &str, measurements: &mut Measurements) {
+    /// Counts what lines are made of, and letters beyond ASCII; calls `each` with the whitespace words.
+    #[inline]
+    fn measure_lines(
+        &self,
+        text: &str,
+        measurements: &mut Measurements,
+        mut each: impl FnMut(&mut Measurements, &Token<'_>),
+    ) {
         let mut tokens = self.classes.tokens(text);
         let mut line_ends_in_ellipsis = false;
         let mut line_breaks = 0;
@@ -420,7 +446,10 @@ impl Measurer {
                 is_first_word = false;
             }
             line_ends_in_ellipsis = token.text.ends_with('…') || token.text.ends_with("...");
-            measurements.add_word(&token, &self.classes);
+            if token.any & class::FULL_STOP != 0 {
+                measurements.ellipses += count_ellipses(token.text.as_bytes());
+            }
+            each(measurements, &token);
         }
         measurements.ellipsis_lines += usize::from(line_ends_in_ellipsis);
         line_breaks += tokens.trailing_line_breaks;
@@ -437,13 +466,11 @@ impl Measurer {
 }
 
 impl Measurements {
-    /// What can be counted byte by byte, in loops that the compiler vectorises.
     fn count_bytes(&mut self, bytes: &[u8]) {
-        self.characters = count_where(bytes, |b| b & 0xc0 != 0x80);
-        self.letters = count_where(bytes, |b| (b | 0x20).wrapping_sub(b'a') < 26);
-        self.latin_letters = self.letters;
-        self.digits = count_where(bytes, |b| b.wrapping_sub(b'0') < 10);
-        self.hashes = count_where(bytes, |b| b == b'#');
+        let counts = ByteCounts::of(bytes);
+        self.characters = counts.characters;
+        (self.letters, self.latin_letters) = (counts.letters, counts.letters);
+        (self.digits, self.hashes) = (counts.digits, counts.hashes);
     }
 
     fn add_word(&mut self, token: &Token<'_>, classes: &Classes) {
@@ -466,9 +493,6 @@ impl Measurements {
                 self.spaced_words += 1;
                 self.spaced_characters += token.characters;
             }
-        }
-        if has(class::FULL_STOP) {
-            self.ellipses += count_ellipses(token.text.as_bytes());
         }
         self.add_stop_word(token, classes);
     }
@@ -505,11 +529,6 @@ fn trim_ascii_punctuation(mut word: &[u8]) -> &[u8] {
         word = rest;
     }
     word
-}
-
-/// Counts bytes, in runs short enough for the counts of a run to fit the lanes of a vector of bytes.
-fn count_where(bytes: &[u8], is: impl Fn(u8) -> bool) -> usize {
-    bytes.chunks(255).map(|run| usize::from(run.iter().map(|b| u8::from(is(*b))).sum::<u8>())).sum()
 }
 
 /// Up to four bytes as a number, low byte first; 0 for anything longer.

@@ -1,9 +1,9 @@
 //! What a word is, and what kinds of characters are in one.
 //!
 //! Filters that share their thresholds disagree on every twentieth document because they split words differently, so
-//! a recipe names its splitter. There is one so far: white space, as Python's `str.split` has it. A splitter by
-//! Unicode's rules (UAX #29) would be one more variant of [`Words`] and one more iterator of [`Token`]s; lines
-//! would still be read off the white space.
+//! a recipe names its splitter. Lines are read off the white space whatever it is.
+
+mod spacy;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +11,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use crate::chars::{is_latin, is_letter, is_line_break, is_punctuation, is_python_space, is_unspaced};
+use crate::dialects::uax29;
 
 /// How a text is split into words.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -20,25 +21,47 @@ pub enum Words {
     /// Unicode's (with the no-break space) and U+001C to U+001F.
     #[default]
     Whitespace,
+    /// The words between the boundaries of Unicode's annex 29 that begin with a letter or a digit.
+    Uax29,
+    /// The tokens of spaCy's blank English pipeline.
+    #[serde(rename = "spacy-en")]
+    SpacyEn,
 }
 
 impl Words {
     /// All there are.
-    pub const ALL: [Self; 1] = [Self::Whitespace];
+    pub const ALL: [Self; 3] = [Self::Whitespace, Self::Uax29, Self::SpacyEn];
 
     /// The name used in recipes and flags.
     pub fn name(self) -> &'static str {
         match self {
             Self::Whitespace => "whitespace",
+            Self::Uax29 => "uax29",
+            Self::SpacyEn => "spacy-en",
         }
     }
 
     /// The words of `text`, in order.
     pub fn split(self, text: &str) -> impl Iterator<Item = &str> {
-        match self {
-            Self::Whitespace => text.split(is_python_space).filter(|word| !word.is_empty()),
-        }
+        let (whitespace, other) = match self {
+            Self::Whitespace => (text, Vec::new()),
+            Self::Uax29 => ("", uax29_words(text)),
+            Self::SpacyEn => {
+                let mut words = Vec::new();
+                spacy::words(text, |word| words.push(word));
+                ("", words)
+            }
+        };
+        whitespace.split(is_python_space).filter(|word| !word.is_empty()).chain(other)
     }
+}
+
+fn uax29_words(text: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    uax29::words(text, |word, _| {
+        words.push(std::str::from_utf8(word).expect("words end between characters"));
+    });
+    words
 }
 
 impl fmt::Display for Words {
@@ -96,6 +119,27 @@ impl Classes {
         }
     }
 
+    /// Calls `each` with every word of `text`. Line ends before a word are only known of whitespace words.
+    #[inline]
+    pub(crate) fn each_word<'t>(&self, words: Words, text: &'t str, mut each: impl FnMut(Token<'t>)) {
+        match words {
+            Words::Whitespace => self.tokens(text).for_each(each),
+            Words::Uax29 => uax29_words(text).into_iter().for_each(|word| each(self.token(word))),
+            Words::SpacyEn => spacy::words(text, |word| each(self.token(word))),
+        }
+    }
+
+    fn token<'t>(&self, text: &'t str) -> Token<'t> {
+        let (mut characters, mut any, mut all) = (0, 0, u16::MAX);
+        for c in text.chars() {
+            let class = self.of(c);
+            any |= class;
+            all &= class;
+            characters += 1;
+        }
+        Token { text, characters, any, all, line_breaks_before: 0 }
+    }
+
     /// The whitespace words of `text`.
     pub(crate) fn tokens<'t>(&self, text: &'t str) -> Tokens<'t, '_> {
         Tokens { classes: self, text, at: 0, beyond_ascii: BeyondAscii::default(), trailing_line_breaks: 0 }
@@ -120,7 +164,7 @@ fn class_of(c: char) -> u16 {
     .sum()
 }
 
-/// A whitespace word, with what one look at its characters tells.
+/// A word, with what one look at its characters tells.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Token<'t> {
     pub(crate) text: &'t str,
@@ -267,7 +311,7 @@ mod tests {
         for words in Words::ALL {
             assert_eq!(words.name().parse(), Ok(words));
         }
-        assert_eq!("uax29".parse::<Words>(), Err(()));
+        assert_eq!("spacy".parse::<Words>(), Err(()));
     }
 
     #[test]

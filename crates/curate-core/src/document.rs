@@ -21,6 +21,7 @@ pub struct Document<'a> {
     fields: Cow<'a, str>,
     /// Fields that stages have set: dotted path and JSON value.
     set_fields: Cow<'a, [(String, String)]>,
+    number: Option<u64>,
 }
 
 /// A text: as it is, or as its record spells it until somebody asks.
@@ -90,6 +91,7 @@ impl<'a> From<EncodedText<'a>> for Text<'a> {
 pub(crate) struct News {
     text: Option<TextNews>,
     set_fields: Option<Vec<(String, String)>>,
+    number: Option<u64>,
 }
 
 enum TextNews {
@@ -114,6 +116,7 @@ impl<'a> Document<'a> {
             edited: false,
             fields: Cow::Borrowed(""),
             set_fields: Cow::Borrowed(&[]),
+            number: None,
         }
     }
 
@@ -191,12 +194,22 @@ impl<'a> Document<'a> {
         &self.set_fields
     }
 
+    /// The place of the document, from 0, among those that a stage has counted; `None` if none has.
+    pub fn number(&self) -> Option<u64> {
+        self.number
+    }
+
+    /// Tells the stages that follow where the document stood, whatever is dropped between. It is not written.
+    pub fn set_number(&mut self, number: u64) {
+        self.number = Some(number);
+    }
+
     /// True if the text was edited, or a field set, since the document was last parked.
     pub(crate) fn has_edits(&self) -> bool {
         matches!(self.text, Text::Plain(Cow::Owned(_))) || matches!(self.set_fields, Cow::Owned(_))
     }
 
-    /// The text, if it was edited or decoded since the document was last parked, and the fields, if any was set.
+    /// The text, if it was edited or decoded since the document was last parked, the fields, if any was set, and the number.
     pub(crate) fn into_news(self) -> Option<News> {
         let text = match self.text {
             Text::Plain(Cow::Owned(edit)) => Some(TextNews::Edited(edit)),
@@ -207,7 +220,9 @@ impl<'a> Document<'a> {
             Cow::Owned(fields) => Some(fields),
             Cow::Borrowed(_) => None,
         };
-        (text.is_some() || set_fields.is_some()).then_some(News { text, set_fields })
+        let number = self.number;
+        let is_news = text.is_some() || set_fields.is_some() || number.is_some();
+        is_news.then_some(News { text, set_fields, number })
     }
 
     /// Lets go of the borrowed record, so that the document can wait for its turn beside its block.
@@ -240,6 +255,7 @@ impl<'a> Document<'a> {
             edited: self.edited,
             fields: self.fields.into_owned().into(),
             set_fields: self.set_fields.into_owned(),
+            number: self.number,
         }
     }
 }
@@ -254,6 +270,7 @@ pub struct Parked {
     edited: bool,
     fields: Box<str>,
     set_fields: Vec<(String, String)>,
+    number: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -273,6 +290,7 @@ impl Parked {
         if let Some(fields) = news.set_fields {
             self.set_fields = fields;
         }
+        self.number = news.number;
         let text = match news.text {
             None => return,
             Some(TextNews::Decoded(text)) => text,
@@ -315,6 +333,7 @@ impl Parked {
             edited: self.edited,
             fields: Cow::Borrowed(&self.fields),
             set_fields: Cow::Borrowed(&self.set_fields),
+            number: self.number,
         }
     }
 }
@@ -376,6 +395,23 @@ mod tests {
         parked.update(news);
         let fields = [("a".to_owned(), "3".to_owned()), ("b.c".to_owned(), "2".to_owned())];
         assert_eq!(parked.resume(b"x").set_fields(), fields);
+    }
+
+    #[test]
+    fn a_number_outlives_parking() {
+        let mut parked = Document::new(b"x", "i", "s", "t").park();
+        let mut resumed = parked.resume(b"x");
+        assert_eq!(resumed.number(), None);
+        resumed.set_number(7);
+        assert!(!resumed.has_edits());
+        let news = resumed.into_news().unwrap();
+        parked.update(news);
+        assert_eq!(parked.resume(b"x").number(), Some(7));
+        let mut again = parked.resume(b"x");
+        again.set_text("edited".to_owned());
+        let news = again.into_news().unwrap();
+        parked.update(news);
+        assert_eq!((parked.resume(b"x").number(), parked.resume(b"x").text()), (Some(7), "edited"));
     }
 
     #[test]

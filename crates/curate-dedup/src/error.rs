@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::banding::{Banding, MAX_BANDS, MAX_ROWS};
 use crate::options::{MAX_NGRAM, MIN_MEMORY, MIN_THRESHOLD};
+use crate::semantic::SemanticError;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -61,6 +62,16 @@ pub enum Error {
         "the inputs have changed between the two passes: {first} documents in the first, {second} in the second"
     )]
     InputsChanged { first: u64, second: u64 },
+    #[error(transparent)]
+    Semantic(#[from] SemanticError),
+    #[error("the embedding of document {id} in {place} cannot be used: {what}")]
+    Embedding { id: String, place: String, what: String },
+    #[error("{name} has no row for document {id}")]
+    NoEmbedding { id: String, name: String },
+    #[error("{name} has two rows with the same id: {} and {}, counted from 0", rows[0], rows[1])]
+    RepeatedEmbedding { name: String, rows: [u64; 2] },
+    #[error("{name} has {rows} rows, but there are {} documents", documents.map_or("more".to_owned(), |n| n.to_string()))]
+    EmbeddingRows { name: String, rows: usize, documents: Option<u64> },
     #[error("{got} bytes of memory: expected {MIN_MEMORY} or more")]
     Memory { got: u64 },
     #[error("cannot {action} {path}")]
@@ -118,12 +129,26 @@ impl Error {
             Self::IndexInUse { .. } => Some("wait for it to end".to_owned()),
             Self::NoIndex { .. } => Some("name an empty directory, or one that does not exist".to_owned()),
             Self::IndexOfAll => Some(
-                "an index keeps the first copy and decides at once: leave out --keep and --cluster, or the index"
+                "an index keeps the first copy and decides at once: leave out --keep, --cluster and --semantic, or the index"
                     .to_owned(),
             ),
             Self::InputsChanged { .. } => {
                 Some("wait until nothing writes to them, or give them on standard input".to_owned())
             }
+            Self::Semantic(error) => error.hint(),
+            Self::Embedding { .. } => Some(
+                "make the embeddings of all documents with one model; `curate embed` does for a model of our own"
+                    .to_owned(),
+            ),
+            Self::NoEmbedding { .. } => Some(
+                "ids are those of the documents as --id-field says: embed the same input, or leave the others out"
+                    .to_owned(),
+            ),
+            Self::RepeatedEmbedding { .. } => Some("give each document an id of its own".to_owned()),
+            Self::EmbeddingRows { .. } => Some(
+                "the rows stand for the documents in input order, without records that cannot be read: embed this very input"
+                    .to_owned(),
+            ),
             Self::File { .. }
             | Self::ComponentsOfCopies
             | Self::UnionBySize

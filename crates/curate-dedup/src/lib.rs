@@ -69,6 +69,7 @@ mod twopass;
 mod lines;
 mod bloom;
 mod substring;
+mod semantic;
 mod index;
 mod options;
 mod summary;
@@ -89,6 +90,11 @@ pub use keys::{KeyGate, KeyMapper, KeySummary, comparable_url};
 pub use lines::{Unit, UnitGate, UnitMapper, UnitOfText, UnitOptions, UnitSummary};
 pub use minhash::MinHasher;
 pub use options::{DedupOptions, MAX_NGRAM, MIN_MEMORY, MIN_THRESHOLD, MinHashOptions, Place, Storage};
+pub use semantic::{
+    CosineBin, DocumentCounter, EmbeddingSlice, EmbeddingSource, EmbeddingTable, Embeddings, NpyFile,
+    Removal, SemanticError, SemanticOptions, SemanticReport, SemanticResult, SemanticSummary, VectorOf,
+    semantic_dedup,
+};
 pub use shingle::{ShingleBuffers, Shingler};
 pub use similar::{similar, similar_at_least};
 pub use sketch::{DedupMapper, DedupWork, Sketch, SketchBuffers, Sketcher};
@@ -101,6 +107,6 @@ pub use summary::{
 };
 pub use twopass::{
     Cluster, DecidedGate, DecidedMapper, DecidedSummary, Decisions, GatherGate, GatherMapper, GatherWork,
-    KeyOf, NumberOf, Order, gather_contents, gather_keys,
+    KeyOf, NumberOf, Order, gather_contents, gather_keys, gather_semantic,
 };
 pub use words::Profile;

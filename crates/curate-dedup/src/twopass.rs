@@ -1,10 +1,11 @@
 //! Deduplication that must see every document before it can say which stay.
 //!
-//! There are two such wishes: to keep the *best* of several copies and not the first ([`Order`]), and to join all that is
-//! connected ([`Cluster::Components`]). Both take two passes over the same documents:
+//! There are three such wishes: to keep the *best* of several copies and not the first ([`Order`]), to join all that is
+//! connected ([`Cluster::Components`]), and to compare meanings ([`gather_semantic`]), for which the embeddings of all documents
+//! are clustered first. All take two passes over the same documents:
 //!
 //! ```text
-//! pass 1   text ─ GatherMapper ─▶ rank, sketch ─ GatherGate ─▶ spool ─ decide ─▶ Decisions
+//! pass 1   text ─ GatherMapper ─▶ rank, sketch or embedding ─ GatherGate ─▶ spool ─ decide ─▶ Decisions
 //! pass 2   document number i ─ DecidedGate ─▶ keep, or drop with the proof
 //! ```
 //!
@@ -28,6 +29,10 @@ use crate::external::{Cursor, Sorted, Sorter};
 use crate::gate::{DedupGate, Deduplicator};
 use crate::keys::{KeyGate, KeySummary};
 use crate::options::{DedupOptions, MinHashOptions, Place, Storage};
+use crate::semantic::{
+    Chosen, Cosines, EmbeddingSource, Found, Rows, SemanticError, SemanticOptions, SemanticReport, Wanted,
+    semantic_dedup,
+};
 use crate::similar::similar;
 use crate::sketch::{DedupMapper, DedupWork, Sketch, SketchBuffers};
 use crate::spill::{AppendStore, SpillDir};
@@ -89,6 +94,7 @@ pub enum Cluster {
 enum Subject {
     Contents(DedupMapper),
     Key(KeyOf),
+    Meaning(Wanted),
 }
 
 /// The mapper of the first pass.
@@ -109,6 +115,7 @@ enum SubjectWork {
     /// With the minima that [`Representative::UnionBySize`] needs.
     Contents(DedupWork, Box<[u64]>),
     Key(Option<String>),
+    Meaning(Found),
 }
 
 impl Mapper for GatherMapper {
@@ -124,6 +131,7 @@ impl Mapper for GatherMapper {
         let rank = self.order.rank(doc);
         let subject = match &self.subject {
             Subject::Key(key) => SubjectWork::Key(key(doc)),
+            Subject::Meaning(wanted) => SubjectWork::Meaning(wanted.find(doc)),
             Subject::Contents(mapper) => match mapper.map(doc, scratch, counters) {
                 Work::Decided(verdict) => return Work::Decided(verdict),
                 Work::Pending(work) => SubjectWork::Contents(work, scratch.datatrove_signature().into()),
@@ -143,6 +151,7 @@ pub struct GatherGate {
     seen: Seen,
     spool: AppendStore,
     memory: usize,
+    threads: usize,
     parent: std::path::PathBuf,
     dir: SpillDir,
     /// A buffer.
@@ -155,6 +164,13 @@ enum Engine {
     Star(Box<DedupGate>, Sorter<3>),
     Key(Box<KeyGate>, Sorter<3>),
     Components(Box<ComponentsEngine>),
+    Semantic(Box<SemanticEngine>, Sorter<3>),
+}
+
+#[derive(Debug)]
+struct SemanticEngine {
+    options: SemanticOptions,
+    rows: Rows,
 }
 
 #[derive(Debug)]
@@ -234,6 +250,31 @@ pub fn gather_keys(
     Ok((GatherMapper { subject: Subject::Key(key), order }, gate))
 }
 
+/// The two halves of the first pass for embeddings: what means nearly the same.
+///
+/// Where the rows of `source` are in the order of the documents, its counter must be the first stage of the chain. In the order a
+/// document comes before another as for contents. Memory is 8 bytes a document besides that of the [`Storage`] and what
+/// [`semantic_dedup`] says.
+///
+/// # Errors
+/// Options out of range; too little memory; an index.
+pub fn gather_semantic(
+    options: SemanticOptions,
+    source: EmbeddingSource,
+    order: Order,
+    storage: &Storage,
+) -> Result<(GatherMapper, GatherGate)> {
+    storage.validate()?;
+    options.validate()?;
+    let Place::TemporaryIn(parent) = &storage.place else { return Err(Error::IndexOfAll) };
+    let memory = usize::try_from(storage.memory).unwrap_or(usize::MAX);
+    let (wanted, rows) = source.split(storage)?;
+    let engine = SemanticEngine { options, rows };
+    let engine = Engine::Semantic(Box::new(engine), Sorter::new("order", memory / 4));
+    let gate = GatherGate::new(engine, &order, memory, parent.clone());
+    Ok((GatherMapper { subject: Subject::Meaning(wanted), order }, gate))
+}
+
 impl GatherGate {
     fn new(engine: Engine, order: &Order, memory: usize, parent: std::path::PathBuf) -> Self {
         Self {
@@ -244,10 +285,16 @@ impl GatherGate {
             seen: Seen::default(),
             spool: AppendStore::new("sketches.bin", memory / 8),
             memory,
+            threads: 1,
             dir: SpillDir::temporary_below(parent.clone()),
             parent,
             bytes: Vec::new(),
         }
+    }
+
+    /// Lets [`decide`](Self::decide) use so many threads; the answer does not depend on it.
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self { threads, ..self }
     }
 
     fn gather(&mut self, doc: &Document<'_>, work: GatherWork) -> Result<()> {
@@ -292,13 +339,18 @@ impl GatherGate {
                 Spooled { key: 0, id: doc.id(), source: doc.source(), extra, words: [&[], &[]] }
                     .encode(&mut self.bytes);
             }
-            (Engine::Key(..), SubjectWork::Contents(..)) | (_, SubjectWork::Key(_)) => {
-                unreachable!("both halves are made for one subject")
+            (Engine::Semantic(engine, _), SubjectWork::Meaning(found)) => {
+                let key = engine.rows.row(doc.id(), found)? as u128;
+                Spooled { key, id: doc.id(), source: doc.source(), extra: None, words: [&[], &[]] }
+                    .encode(&mut self.bytes);
             }
+            _ => unreachable!("both halves are made for one subject"),
         }
         let at = self.spool.append(&self.bytes, &mut self.dir)?;
         match &mut self.engine {
-            Engine::Star(_, order) | Engine::Key(_, order) => order.push([rank, place, at], &mut self.dir),
+            Engine::Star(_, order) | Engine::Key(_, order) | Engine::Semantic(_, order) => {
+                order.push([rank, place, at], &mut self.dir)
+            }
             Engine::Components(_) => Ok(()),
         }
     }
@@ -309,9 +361,9 @@ impl GatherGate {
     /// Files could not be written or read; too many documents were kept.
     pub fn decide(
         self,
-        mut alive: impl FnMut() -> curate_core::Result<()>,
+        alive: impl Fn() -> curate_core::Result<()> + Sync,
     ) -> curate_core::Result<Decisions> {
-        let Self { engine, documents, seen, spool, memory, parent, mut dir, .. } = self;
+        let Self { engine, documents, seen, spool, memory, threads, parent, mut dir, .. } = self;
         let mut notes = Notes {
             removals: Sorter::new("removals", memory / 16),
             texts: AppendStore::new("proofs.bin", memory / 16),
@@ -322,7 +374,7 @@ impl GatherGate {
         let summary = match engine {
             Engine::Star(mut gate, order) => {
                 let order = order.finish(&mut dir).map_err(failed)?;
-                judge(&mut *gate, &order, &spool, &mut notes, &mut alive)?;
+                judge(&mut *gate, &order, &spool, &mut notes, &alive)?;
                 let mut summary = gate.summary().map_err(failed)?;
                 summary.memory.add_order(order.memory() + spool.memory());
                 summary.disk_bytes += order.disk() + spool.disk();
@@ -330,15 +382,21 @@ impl GatherGate {
             }
             Engine::Key(mut gate, order) => {
                 let order = order.finish(&mut dir).map_err(failed)?;
-                judge(&mut *gate, &order, &spool, &mut notes, &mut alive)?;
+                judge(&mut *gate, &order, &spool, &mut notes, &alive)?;
                 let mut summary = gate.summary();
                 summary.memory_bytes += order.memory() + spool.memory();
                 summary.disk_bytes += order.disk() + spool.disk();
                 DecidedSummary::Key(summary)
             }
             Engine::Components(engine) => {
-                let summary = engine.decide(documents, memory, &spool, &mut notes, &mut dir, &mut alive)?;
+                let summary = engine.decide(documents, memory, &spool, &mut notes, &mut dir, &alive)?;
                 DecidedSummary::Contents(Box::new(summary))
+            }
+            Engine::Semantic(engine, order) => {
+                let order = order.finish(&mut dir).map_err(failed)?;
+                let gathered = Gathered { documents, order: &order, spool: &spool };
+                let summary = engine.decide(&gathered, memory, threads, &mut notes, &mut dir, &alive)?;
+                DecidedSummary::Semantic(Box::new(summary))
             }
         };
         let Notes { removals, texts, dir: mut notes_dir, .. } = notes;
@@ -375,7 +433,7 @@ fn judge<G: Gate>(
     order: &Sorted<3>,
     spool: &AppendStore,
     notes: &mut Notes,
-    alive: &mut impl FnMut() -> curate_core::Result<()>,
+    alive: &(impl Fn() -> curate_core::Result<()> + Sync),
 ) -> curate_core::Result<()>
 where
     G::Work: FromSpool,
@@ -424,7 +482,7 @@ impl ComponentsEngine {
         spool: &AppendStore,
         notes: &mut Notes,
         dir: &mut SpillDir,
-        alive: &mut impl FnMut() -> curate_core::Result<()>,
+        alive: &(impl Fn() -> curate_core::Result<()> + Sync),
     ) -> curate_core::Result<DedupSummary> {
         let Self { components, options, ordered, places } = self;
         let failed = curate_core::Error::other;
@@ -496,6 +554,108 @@ impl ComponentsEngine {
                 skipped_comparisons: 0,
                 jaccard_histogram: tally.histogram(),
             }),
+        })
+    }
+}
+
+/// The documents of a first pass, with the order in which they are to be looked at.
+struct Gathered<'g> {
+    documents: u64,
+    order: &'g Sorted<3>,
+    spool: &'g AppendStore,
+}
+
+impl SemanticEngine {
+    fn decide(
+        self,
+        gathered: &Gathered<'_>,
+        memory: usize,
+        threads: usize,
+        notes: &mut Notes,
+        dir: &mut SpillDir,
+        alive: &(impl Fn() -> curate_core::Result<()> + Sync),
+    ) -> curate_core::Result<SemanticReport> {
+        let Self { options, rows } = self;
+        let Gathered { documents, order, spool } = gathered;
+        let failed = curate_core::Error::other;
+        rows.check().map_err(failed)?;
+        if *documents >= u64::from(u32::MAX) {
+            return Err(failed(Error::TooManyDocuments { limit: u32::MAX }));
+        }
+        // By the order: the row of each document, its place in the input, and where it is in the spool.
+        let (mut chosen, mut places) = (Vec::new(), Vec::new());
+        let mut spooled = AppendStore::new("places.bin", memory / 8);
+        let (mut cursor, mut bytes) = (order.start().map_err(failed)?, Vec::new());
+        while let Some([_, place, at]) = cursor.next(order).map_err(failed)? {
+            if place.is_multiple_of(ALIVE_EVERY) {
+                alive()?;
+            }
+            let key = ReadBack::read(spool, at, &mut bytes).map_err(failed)?.key;
+            chosen.push(u32::try_from(key).map_err(|_| failed(Error::TooManyDocuments { limit: u32::MAX }))?);
+            places.push(place as u32);
+            spooled.append(&at.to_le_bytes(), dir).map_err(failed)?;
+        }
+        let at_of = |doc: u32| {
+            let mut at = [0; 8];
+            spooled.read(8 * u64::from(doc), &mut at).map(|()| u64::from_le_bytes(at))
+        };
+        let id_of = |doc: u32| {
+            let mut bytes = Vec::new();
+            Ok(ReadBack::read(spool, at_of(doc)?, &mut bytes)?.id.to_owned())
+        };
+        let chosen = Chosen { embeddings: rows.embeddings(), rows: chosen };
+        let result = semantic_dedup(&chosen, &options, threads, &|| alive().is_ok());
+        let result = match result {
+            Ok(result) => result,
+            Err(SemanticError::Stopped) => {
+                return Err(alive().err().unwrap_or_else(|| failed(Error::Semantic(SemanticError::Stopped))));
+            }
+            Err(SemanticError::NotFinite { row }) => {
+                let id = id_of(row as u32).map_err(failed)?;
+                let what = "a number of it is infinite, or none".to_owned();
+                return Err(failed(Error::Embedding { id, place: rows.name().to_owned(), what }));
+            }
+            Err(error) => return Err(failed(Error::Semantic(error))),
+        };
+        let (mut tally, mut cosines) = (Tally::new(memory / 32), Cosines::default());
+        let mut removals = result.removed.iter().peekable();
+        for (doc, &place) in (0u32..).zip(&places) {
+            if u64::from(doc).is_multiple_of(ALIVE_EVERY) {
+                alive()?;
+            }
+            let own = ReadBack::read(spool, at_of(doc).map_err(failed)?, &mut bytes).map_err(failed)?;
+            let Some(removal) = removals.next_if(|removal| removal.row == doc) else {
+                tally.kept(own.source);
+                continue;
+            };
+            tally.near_duplicate(own.id, own.source, removal.dup_of, None, dir).map_err(failed)?;
+            cosines.add(removal.cosine);
+            let proof = vec![
+                ("dup_of", Value::Text(id_of(removal.dup_of).map_err(failed)?)),
+                ("cosine", Value::Number(removal.cosine)),
+                ("rule", Value::Text("semantic".to_owned())),
+            ];
+            let dropped = Dropped { reason: "semantic_duplicate".into(), proof };
+            notes.remove(u64::from(place), &dropped).map_err(failed)?;
+        }
+        let kept_bytes = 8 * documents + size_of_val(&result.removed[..]) as u64;
+        Ok(SemanticReport {
+            documents: *documents,
+            kept: documents - tally.near_duplicates,
+            removed: tally.near_duplicates,
+            clusters: tally.clusters(),
+            cluster_sizes: tally.cluster_sizes(),
+            biggest_clusters: tally.biggest_clusters(id_of).map_err(failed)?,
+            cosine_histogram: cosines.bins(),
+            sources: tally.sources.clone(),
+            memory_bytes: kept_bytes
+                + rows.memory()
+                + spool.memory()
+                + order.memory()
+                + spooled.memory()
+                + tally.memory(),
+            disk_bytes: rows.disk() + spool.disk() + order.disk() + spooled.disk() + tally.disk(),
+            search: result.summary,
         })
     }
 }
@@ -627,8 +787,8 @@ impl Notes {
 }
 
 /// The reasons and facts that the gates of this crate give, by their numbers in a proof.
-const REASONS: [&str; 3] = ["exact_duplicate", "near_duplicate", "duplicate_key"];
-const FACTS: [&str; 6] = ["dup_of", "jaccard", "rule", "bands_shared", "key", "verify"];
+const REASONS: [&str; 4] = ["exact_duplicate", "near_duplicate", "duplicate_key", "semantic_duplicate"];
+const FACTS: [&str; 7] = ["dup_of", "jaccard", "rule", "bands_shared", "key", "verify", "cosine"];
 
 /// The number of the reason; then for each fact its number, its kind, and its value (a text with its length before it).
 fn encode(dropped: &Dropped, bytes: &mut Vec<u8>) {
@@ -723,6 +883,7 @@ pub struct Decisions {
 pub enum DecidedSummary {
     Contents(Box<DedupSummary>),
     Key(KeySummary),
+    Semantic(Box<SemanticReport>),
 }
 
 impl Decisions {

@@ -1,23 +1,31 @@
-//! Byte-level BPE with a memory: each distinct word is merged once, its ids are remembered.
+//! Byte-level BPE at the speed of memory: cut words by vector instructions, look each up, merge the new ones.
 //!
-//! Most of a text is words seen before. They are found by their own bytes, so an answer from the cache is the
-//! answer that the `tokenizers` crate gave for that word: ids are the same by construction, as long as the
-//! words are. Which tokenizers that holds for is decided in [`ByteLevelEncoder::new`];
-//! [`ByteLevelEncoder::encode`] steps aside for single texts (added tokens in them, characters to normalise).
+//! Most of a text is words seen before. Their ids come from a cache that is keyed by the words themselves, so that an
+//! answer from it is the answer that merging gave. Words are looked up in batches: all slots are asked for before
+//! the first is read, so that memory answers many at once. Which tokenizers this holds for is decided in
+//! [`ByteLevelEncoder::new`]; [`ByteLevelEncoder::encode`] steps aside for single texts with added tokens in them.
 
-use std::hash::BuildHasher;
+use std::collections::HashMap;
 
 use aho_corasick::AhoCorasick;
 use foldhash::fast::FixedState;
-use regex_automata::meta::Cache;
-use tokenizers::models::bpe::BPE;
-use tokenizers::{Model, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
+use serde::Deserialize;
+use serde::de::{Error as _, SeqAccess, Visitor};
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
 use unicode_normalization::{IsNormalized, is_nfc_quick};
+use unicode_normalization_alignments::UnicodeNormalization;
 
 use crate::TokenId;
-use crate::byte_level::{GPT2_PATTERN, Splitter, spell};
+use crate::blocks::Instructions;
+use crate::bpe::{Merge, MergeScratch, Merger};
+use crate::byte_level::unspell;
+use crate::cache::{self, Key, SHORT_WORD, Seed, WordCache};
+use crate::classes::{Classes, UNSTABLE};
+use crate::words::{Cuts, GPT2_PATTERN, Pattern, Splitter};
 
-/// What a thread keeps from text to text while encoding: at most some 24 MB of remembered words, and buffers.
+/// What a thread keeps from text to text while encoding: remembered words ([`crate::LoadOptions::cache_bytes`]) and
+/// buffers that grow with the longest text.
 ///
 /// Fits every tokenizer; used with another one it forgets and starts anew.
 #[derive(Debug, Default)]
@@ -29,40 +37,64 @@ pub struct EncodeScratch {
 struct State {
     /// Which encoder the words were remembered for.
     owner: u64,
-    splitter: Cache,
     words: WordCache,
-    /// A word in the spelling of the vocabulary.
-    spelt: String,
+    cuts: Cuts,
+    batch: Vec<Probe>,
+    merging: MergeScratch,
+    ids: Vec<TokenId>,
+}
+
+/// A word of a batch.
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    /// The key of a short word; for a longer one, what no slot has.
+    key: Key,
+    hash: u64,
+    start: usize,
+    len: usize,
+}
+
+/// Words that are looked up together. As many lines of 64 bytes fit into a first-level cache beside the rest.
+const BATCH: usize = 256;
+
+/// How the encoder is set up beside its tokenizer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FastOptions {
+    /// Must differ between tokenizers that give different ids.
+    pub(crate) owner: u64,
+    pub(crate) cache_bytes: usize,
+    pub(crate) instructions: Instructions,
 }
 
 /// A byte-level BPE tokenizer of a known pattern.
 #[derive(Debug)]
 pub(crate) struct ByteLevelEncoder {
-    owner: u64,
+    options: FastOptions,
     splitter: Splitter,
+    merger: Merger,
+    /// Words that are one token although merging does not lead there; only of tokenizers that look words up first.
+    whole: HashMap<Box<[u8]>, TokenId, FixedState>,
+    /// The short ones of them, in the order of their hashes.
+    seeds: Vec<Seed>,
     /// Tokens that the crate looks for before it cuts words; a text that holds one is left to the crate.
     added: Option<AhoCorasick>,
-    /// Whether the tokenizer brings text to NFC first; a text that may change by it is left to the crate.
+    /// Whether the tokenizer brings text to NFC first.
     normalizes: bool,
 }
 
 impl ByteLevelEncoder {
     /// The encoder of a loaded tokenizer, if it is of the kind that this module can answer for.
     ///
-    /// `owner` must differ between tokenizers that give different ids. Special tokens are not looked for when
-    /// the tokenizer is set to encode them as text.
-    pub(crate) fn new(tokenizer: &tokenizers::Tokenizer, owner: u64) -> Option<Self> {
+    /// `json` is the tokenizer's file; the crate keeps its merges to itself. Special tokens are not looked for
+    /// when the tokenizer is set to encode them as text.
+    pub(crate) fn new(tokenizer: &tokenizers::Tokenizer, json: &str, options: FastOptions) -> Option<Self> {
         let ModelWrapper::BPE(bpe) = tokenizer.get_model() else { return None };
         let has_affixes = |affix: &Option<String>| affix.as_deref().is_some_and(|affix| !affix.is_empty());
         if has_affixes(&bpe.continuing_subword_prefix) || has_affixes(&bpe.end_of_word_suffix) {
             return None;
         }
-        let normalizes = match tokenizer.get_normalizer() {
-            None => false,
-            Some(NormalizerWrapper::NFC(_)) => true,
-            Some(_) => return None,
-        };
-        let splitter = Splitter::known(&pattern(tokenizer.get_pre_tokenizer()?)?)?;
+        let normalizes = normalizes(tokenizer.get_normalizer())?;
+        let pattern = pattern(tokenizer.get_pre_tokenizer()?)?;
         let mut added: Vec<String> = tokenizer
             .get_added_tokens_decoder()
             .into_values()
@@ -74,224 +106,278 @@ impl ByteLevelEncoder {
             return None; // It would be looked for in its normalised form.
         }
         let added = if added.is_empty() { None } else { Some(AhoCorasick::new(&added).ok()?) };
-        Some(Self { owner, splitter, added, normalizes })
+        let vocab = bpe.get_vocab();
+        let bytes_of = |token: &str| token.chars().map(unspell).collect::<Option<Vec<u8>>>();
+        let mut words: Vec<(Box<[u8]>, TokenId)> =
+            vocab.iter().filter_map(|(token, &id)| Some((bytes_of(token)?.into(), id))).collect();
+        words.sort_unstable();
+        let byte_id = |byte: u8| words.binary_search_by(|(word, _)| (**word).cmp(&[byte])).ok();
+        let byte_places = (0..=255).map(byte_id).collect::<Option<Vec<_>>>()?;
+        let byte_ids = std::array::from_fn(|byte| words[byte_places[byte]].1);
+        let merger = Merger::new(byte_ids, &merges(json, &vocab)?)?;
+        words.retain(|(word, _)| !word.is_empty());
+        let (mut scratch, mut ids) = (MergeScratch::default(), Vec::new());
+        let mut merges_into = |word: &[u8], id: TokenId| {
+            ids.clear();
+            merger.merge(word, &mut scratch, &mut ids);
+            ids == [id]
+        };
+        let (mut words, others): (Vec<_>, Vec<_>) =
+            words.into_iter().partition(|(word, id)| merges_into(word, *id));
+        let whole = if bpe.ignore_merges { others } else { Vec::new() };
+        words.extend_from_slice(&whole);
+        let short = words.iter().filter(|(word, _)| word.len() <= SHORT_WORD);
+        let mut seeds: Vec<Seed> = short
+            .map(|(word, id)| {
+                let key = cache::key(word);
+                Seed { hash: cache::hash(key), key, id: *id }
+            })
+            .collect();
+        seeds.sort_unstable_by_key(|seed| seed.hash);
+        let classes = if normalizes { Classes::with_nfc() } else { Classes::new() };
+        let splitter = Splitter::new(pattern, classes, options.instructions);
+        let whole = whole.into_iter().collect();
+        Some(Self { options, splitter, merger, whole, seeds, added, normalizes })
     }
 
-    /// Appends the ids of `text`; `Ok(false)` and nothing appended where only the crate knows the answer.
-    pub(crate) fn encode(
-        &self,
-        bpe: &BPE,
-        text: &str,
-        scratch: &mut EncodeScratch,
-        out: &mut Vec<TokenId>,
-    ) -> tokenizers::Result<bool> {
-        if self.normalizes && is_nfc_quick(text.chars()) != IsNormalized::Yes {
-            return Ok(false);
+    /// Appends the ids of `text`; `false` and nothing appended where only the crate knows the answer.
+    pub(crate) fn encode(&self, text: &str, scratch: &mut EncodeScratch, out: &mut Vec<TokenId>) -> bool {
+        if self.has_added(text) {
+            return false;
         }
-        if self.added.as_ref().is_some_and(|added| added.is_match(text)) {
-            return Ok(false);
+        let Some(state) = self.state(scratch) else { return false };
+        self.splitter.cut(text, &mut state.cuts);
+        if self.normalizes
+            && state.cuts.seen & UNSTABLE != 0
+            && is_nfc_quick(text.chars()) != IsNormalized::Yes
+        {
+            // By the tables of the tokenizers crate.
+            let normalized: String = text.nfc().map(|(c, _)| c).collect();
+            if self.has_added(&normalized) {
+                return false;
+            }
+            self.splitter.cut(&normalized, &mut state.cuts);
+            self.look_up(normalized.as_bytes(), state, out);
+        } else {
+            self.look_up(text.as_bytes(), state, out);
         }
-        let State { splitter, words, spelt, .. } = self.state(scratch);
-        let mut failure = None;
-        self.splitter.for_each(text, splitter, |word| {
-            let slot = match words.find(word.as_bytes()) {
-                Ok(ids) => return out.extend_from_slice(ids),
-                Err(slot) => slot,
-            };
-            spelt.clear();
-            spelt.extend(word.bytes().map(spell));
-            match bpe.tokenize(spelt) {
-                Ok(tokens) => {
-                    let start = out.len();
-                    out.extend(tokens.iter().map(|token| token.id));
-                    words.remember(slot, word.as_bytes(), &out[start..]);
-                }
-                Err(error) => failure = Some(error),
+        true
+    }
+
+    fn has_added(&self, text: &str) -> bool {
+        self.added.as_ref().is_some_and(|added| added.is_match(text))
+    }
+
+    /// Appends the ids of the words of `text` that are cut in `state`.
+    fn look_up(&self, text: &[u8], state: &mut State, out: &mut Vec<TokenId>) {
+        let State { words, cuts, batch, merging, ids, .. } = state;
+        batch.clear();
+        let mut start = 0;
+        cuts.for_each_end(|end| {
+            batch.push(probe(text, start, end, words));
+            start = end;
+            if batch.len() == BATCH {
+                self.flush(text, batch, words, merging, ids, out);
             }
         });
-        failure.map_or(Ok(true), Err)
+        self.flush(text, batch, words, merging, ids, out);
     }
 
-    fn state<'s>(&self, scratch: &'s mut EncodeScratch) -> &'s mut State {
-        if scratch.state.as_ref().is_none_or(|state| state.owner != self.owner) {
-            scratch.state = None;
+    fn flush(
+        &self,
+        text: &[u8],
+        batch: &mut Vec<Probe>,
+        words: &mut WordCache,
+        merging: &mut MergeScratch,
+        ids: &mut Vec<TokenId>,
+        out: &mut Vec<TokenId>,
+    ) {
+        // Three ids are written for each word, and the next word begins where its ids end.
+        let mut found = [0; BATCH * 3 + 3];
+        let mut count = 0;
+        for word in batch.iter() {
+            if let Some((ids, len)) = words.find_first(word.key, word.hash) {
+                found[count..count + 3].copy_from_slice(ids);
+                count += len;
+                continue;
+            }
+            ids.clear();
+            self.look_further(text, word, words, merging, ids);
+            if ids.len() <= 3 {
+                found[count..count + ids.len()].copy_from_slice(ids);
+                count += ids.len();
+            } else {
+                out.extend_from_slice(&found[..count]);
+                out.extend_from_slice(ids);
+                count = 0;
+            }
         }
-        scratch.state.get_or_insert_with(|| State {
-            owner: self.owner,
-            splitter: self.splitter.cache(),
-            words: WordCache::new(),
-            spelt: String::new(),
-        })
+        out.extend_from_slice(&found[..count]);
+        batch.clear();
+    }
+
+    /// The ids of a word that is not in its first slot.
+    #[inline(never)]
+    fn look_further(
+        &self,
+        text: &[u8],
+        probe: &Probe,
+        words: &mut WordCache,
+        merging: &mut MergeScratch,
+        ids: &mut Vec<TokenId>,
+    ) {
+        let word = &text[probe.start..probe.start + probe.len];
+        let is_short = probe.len <= SHORT_WORD;
+        let known = if is_short {
+            words.find_short(probe.key, probe.hash)
+        } else {
+            words.find_long(word, probe.hash)
+        };
+        if let Some(known) = known {
+            return ids.extend_from_slice(known);
+        }
+        let whole = if self.whole.is_empty() { None } else { self.whole.get(word) };
+        match whole {
+            Some(&id) => ids.push(id),
+            None => self.merger.merge(word, merging, ids),
+        }
+        if is_short {
+            words.remember_short(probe.key, probe.hash, ids);
+        } else {
+            words.remember_long(word, probe.hash, ids);
+        }
+    }
+
+    /// `None` if the system has no memory for the cache.
+    fn state<'s>(&self, scratch: &'s mut EncodeScratch) -> Option<&'s mut State> {
+        if scratch.state.as_ref().is_none_or(|state| state.owner != self.options.owner) {
+            scratch.state = Some(State {
+                owner: self.options.owner,
+                words: WordCache::new(self.options.cache_bytes, &self.seeds).ok()?,
+                cuts: Cuts::default(),
+                batch: Vec::with_capacity(BATCH),
+                merging: MergeScratch::default(),
+                ids: Vec::new(),
+            });
+        }
+        scratch.state.as_mut()
+    }
+}
+
+/// Asks memory for the slot of a word.
+#[inline(always)]
+fn probe(text: &[u8], start: usize, end: usize, words: &WordCache) -> Probe {
+    let len = end - start;
+    if len > SHORT_WORD {
+        let hash = words.hash_long(&text[start..end]);
+        words.prefetch_long(hash);
+        return Probe { key: [0, 1], hash, start, len };
+    }
+    let key = match text[start..].first_chunk::<16>() {
+        Some(bytes) => cache::key_within(bytes, len),
+        None => cache::key(&text[start..end]),
+    };
+    let hash = cache::hash(key);
+    words.prefetch_short(hash);
+    Probe { key, hash, start, len }
+}
+
+/// Whether text is brought to NFC; `None` if something else is done to it.
+fn normalizes(normalizer: Option<&NormalizerWrapper>) -> Option<bool> {
+    match normalizer {
+        None => Some(false),
+        Some(NormalizerWrapper::NFC(_)) => Some(true),
+        Some(NormalizerWrapper::Sequence(steps)) => match steps.as_ref() {
+            [] => Some(false),
+            [NormalizerWrapper::NFC(_)] => Some(true),
+            _ => None,
+        },
+        Some(_) => None,
     }
 }
 
 /// The pattern that cuts words, where nothing but it happens before merging.
-fn pattern(pre_tokenizer: &PreTokenizerWrapper) -> Option<String> {
-    use tokenizers::pre_tokenizers::split::SplitPattern;
+fn pattern(pre_tokenizer: &PreTokenizerWrapper) -> Option<Pattern> {
     match pre_tokenizer {
         PreTokenizerWrapper::ByteLevel(spelling) if spelling.use_regex && !spelling.add_prefix_space => {
-            Some(GPT2_PATTERN.to_owned())
+            Pattern::known(&[GPT2_PATTERN])
         }
-        PreTokenizerWrapper::Sequence(steps) => match steps.as_ref() {
-            [PreTokenizerWrapper::Split(split), PreTokenizerWrapper::ByteLevel(spelling)]
-                if split.behavior == SplitDelimiterBehavior::Isolated
-                    && !split.invert
-                    && !spelling.use_regex
-                    && !spelling.add_prefix_space =>
-            {
-                match &split.pattern {
-                    SplitPattern::Regex(pattern) => Some(pattern.clone()),
-                    SplitPattern::String(_) => None,
-                }
+        PreTokenizerWrapper::Sequence(steps) => {
+            let (last, splits) = steps.as_ref().split_last()?;
+            let PreTokenizerWrapper::ByteLevel(spelling) = last else { return None };
+            if spelling.use_regex || spelling.add_prefix_space {
+                return None;
             }
-            _ => None,
-        },
+            let patterns: Option<Vec<&str>> = splits
+                .iter()
+                .map(|step| match step {
+                    PreTokenizerWrapper::Split(split) => isolated(split),
+                    _ => None,
+                })
+                .collect();
+            Pattern::known(&patterns?)
+        }
         _ => None,
     }
 }
 
-/// Word → ids, in fixed memory: an open-addressed table over one arena each of bytes and ids.
-///
-/// When the table is three quarters full or an arena is spent, everything is forgotten: what is common comes
-/// back within a few documents, and nothing needs to be tracked to choose what to keep.
-#[derive(Debug)]
-struct WordCache {
-    slots: Vec<Slot>,
-    occupied: usize,
-    bytes: Vec<u8>,
-    ids: Vec<TokenId>,
-    hasher: FixedState,
-}
-
-/// An entry: where its word and ids lie in the arenas. Free when `word_len` is 0, as no word is empty.
-#[derive(Debug, Clone, Copy, Default)]
-struct Slot {
-    /// High half of the hash, to pass over most other words without looking at them.
-    tag: u32,
-    bytes_start: u32,
-    ids_start: u32,
-    word_len: u16,
-    ids_len: u16,
-}
-
-impl WordCache {
-    /// 2^19 slots of 16 bytes are 8 MB: room for 390,000 distinct words; 40 MB of mixed text have 270,000.
-    const SLOTS: usize = 1 << 19;
-    const MAX_OCCUPIED: usize = Self::SLOTS / 4 * 3;
-    const MAX_ARENA_BYTES: usize = 8 << 20;
-    const MAX_ARENA_IDS: usize = 2 << 20;
-    /// Longer words are rarely met again: runs of a script without spaces, base64.
-    const MAX_WORD_BYTES: usize = 192;
-
-    fn new() -> Self {
-        Self {
-            slots: vec![Slot::default(); Self::SLOTS],
-            occupied: 0,
-            bytes: Vec::new(),
-            ids: Vec::new(),
-            hasher: FixedState::with_seed(0),
+/// The expression of a step that makes words of its matches and of what lies between them.
+fn isolated(split: &Split) -> Option<&str> {
+    match &split.pattern {
+        SplitPattern::Regex(pattern)
+            if split.behavior == SplitDelimiterBehavior::Isolated && !split.invert =>
+        {
+            Some(pattern)
         }
+        _ => None,
     }
+}
 
-    /// The ids of `word`, or the slot and tag it would take.
-    fn find(&self, word: &[u8]) -> Result<&[TokenId], (usize, u32)> {
-        let hash = self.hasher.hash_one(word);
-        let tag = (hash >> 32) as u32;
-        let mut index = hash as usize & (Self::SLOTS - 1);
-        loop {
-            let slot = &self.slots[index];
-            if slot.word_len == 0 {
-                return Err((index, tag));
+/// The merges of a `tokenizer.json` by rank, as ids.
+fn merges(json: &str, vocab: &HashMap<String, TokenId>) -> Option<Vec<Merge>> {
+    #[derive(Deserialize)]
+    struct File {
+        model: Bpe,
+    }
+    #[derive(Deserialize)]
+    struct Bpe {
+        merges: Vec<Halves>,
+    }
+    let file: File = serde_json::from_str(json).ok()?;
+    let id = |token: &str| vocab.get(token).copied();
+    let merge = |Halves(left, right): &Halves| Some((id(left)?, id(right)?, id(&format!("{left}{right}"))?));
+    file.model.merges.iter().map(merge).collect()
+}
+
+/// The two halves of a merge: a list of two, or in older files one text with a space between them.
+struct Halves(String, String);
+
+impl<'de> Deserialize<'de> for Halves {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Halves;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("two tokens")
             }
-            if slot.tag == tag && self.word(slot) == word {
-                let start = slot.ids_start as usize;
-                return Ok(&self.ids[start..start + usize::from(slot.ids_len)]);
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Halves, E> {
+                let (left, right) =
+                    text.split_once(' ').ok_or_else(|| E::custom("a merge without a space"))?;
+                Ok(Halves(left.to_owned(), right.to_owned()))
             }
-            index = (index + 1) & (Self::SLOTS - 1);
-        }
-    }
 
-    fn word(&self, slot: &Slot) -> &[u8] {
-        let start = slot.bytes_start as usize;
-        &self.bytes[start..start + usize::from(slot.word_len)]
-    }
-
-    /// Remembers what `find` did not know; `place` is what it returned.
-    fn remember(&mut self, place: (usize, u32), word: &[u8], ids: &[TokenId]) {
-        if word.len() > Self::MAX_WORD_BYTES {
-            return;
-        }
-        let is_full = self.occupied == Self::MAX_OCCUPIED
-            || self.bytes.len() + word.len() > Self::MAX_ARENA_BYTES
-            || self.ids.len() + ids.len() > Self::MAX_ARENA_IDS;
-        if is_full {
-            self.forget();
-            return; // The place was found in the full table; the word will be remembered next time.
-        }
-        let (index, tag) = place;
-        let short = |len: usize| u16::try_from(len).expect("a word of 192 bytes has at most as many ids");
-        let offset = |len: usize| u32::try_from(len).expect("the arenas are smaller than 4 GiB");
-        self.slots[index] = Slot {
-            tag,
-            bytes_start: offset(self.bytes.len()),
-            ids_start: offset(self.ids.len()),
-            word_len: short(word.len()),
-            ids_len: short(ids.len()),
-        };
-        self.bytes.extend_from_slice(word);
-        self.ids.extend_from_slice(ids);
-        self.occupied += 1;
-    }
-
-    fn forget(&mut self) {
-        self.slots.fill(Slot::default());
-        self.occupied = 0;
-        self.bytes.clear();
-        self.ids.clear();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cache_gives_back_what_it_was_given_however_full() {
-        let mut cache = WordCache::new();
-        let (mut hits, mut forgotten) = (0, 0);
-        for round in 0..2 {
-            for n in 0..450_000u32 {
-                let word = format!("w{}", n % 420_000);
-                let ids = [n % 420_000, 7];
-                match cache.find(word.as_bytes()) {
-                    Ok(found) => {
-                        assert_eq!(found, ids, "round {round}");
-                        hits += 1;
-                    }
-                    Err(place) => {
-                        let before = cache.occupied;
-                        cache.remember(place, word.as_bytes(), &ids);
-                        forgotten += u32::from(cache.occupied < before);
-                    }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Halves, A::Error> {
+                let mut half =
+                    || list.next_element::<String>()?.ok_or_else(|| A::Error::custom("half a merge"));
+                let halves = Halves(half()?, half()?);
+                match list.next_element::<String>()? {
+                    None => Ok(halves),
+                    Some(_) => Err(A::Error::custom("a merge of more than two")),
                 }
             }
         }
-        assert!(hits >= 20_000 && forgotten == 2, "{hits} hits, forgotten {forgotten} times");
-        assert!(cache.occupied <= WordCache::MAX_OCCUPIED);
-        assert!(
-            cache.bytes.len() <= WordCache::MAX_ARENA_BYTES && cache.ids.len() <= WordCache::MAX_ARENA_IDS
-        );
-    }
-
-    #[test]
-    fn long_words_are_not_remembered() {
-        let mut cache = WordCache::new();
-        let word = [b'x'; WordCache::MAX_WORD_BYTES + 1];
-        let place = cache.find(&word).unwrap_err();
-        cache.remember(place, &word, &[1]);
-        assert!(cache.find(&word).is_err());
-        let place = cache.find(&word[1..]).unwrap_err();
-        cache.remember(place, &word[1..], &[1]);
-        assert_eq!(cache.find(&word[1..]), Ok([1].as_slice()));
+        deserializer.deserialize_any(Either)
     }
 }

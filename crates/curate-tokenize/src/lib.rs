@@ -1,8 +1,8 @@
 //! Which ids is this text? Tokenizers, their training, and the token stream.
 //!
 //! The idea: a tokenizer is one JSON text that travels with everything made by it, and the ids are those that
-//! Hugging Face `tokenizers` would give. What is fast here is fast because it asks that crate less often, never
-//! because it answers differently.
+//! Hugging Face `tokenizers` would give. Byte-level BPE is done here, a hundred times faster; that crate does the
+//! rest, and the tests ask it for every answer.
 //!
 //! ```text
 //! documents ─▶ CountMapper ─▶ WordCounter ─▶ train ─▶ tokenizer.json
@@ -27,6 +27,11 @@ mod builtin;
 mod hf;
 mod byte_level;
 mod fast;
+mod words;
+mod blocks;
+mod classes;
+mod cache;
+mod bpe;
 mod encode;
 mod stream;
 mod train;
@@ -35,6 +40,8 @@ mod testing;
 mod merges;
 mod error;
 
+pub use blocks::Instructions;
+pub use classes::UNICODE_VERSION;
 pub use encode::{EncodeMapper, EncodedDocument};
 pub use error::{Error, Result};
 pub use fast::EncodeScratch;

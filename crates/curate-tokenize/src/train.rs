@@ -16,13 +16,13 @@ use std::sync::{Mutex, PoisonError};
 
 use curate_core::{Counters, Document, Mapper, Never, Work};
 use foldhash::fast::FixedState;
-use regex_automata::meta::Cache;
 use serde::Serialize;
 
 use crate::TokenId;
-use crate::byte_level::{Splitter, spell};
+use crate::byte_level::spell;
 use crate::error::{Error, Result};
 use crate::merges::{Merges, Stop, learn};
+use crate::words::{Cuts, Splitter};
 
 /// How the token that ends documents is written in the tokenizers that we train.
 pub const EOD_TOKEN: &str = "<|endoftext|>";
@@ -68,7 +68,7 @@ impl Default for WordCounter {
 /// What a thread keeps between the texts it counts: the words of one text.
 #[derive(Debug, Default)]
 pub struct CountScratch {
-    splitter: Option<Cache>,
+    cuts: Cuts,
     counts: HashMap<Box<[u8]>, u64, FixedState>,
     by_shard: Vec<Vec<(Box<[u8]>, u64)>>,
 }
@@ -78,9 +78,8 @@ impl WordCounter {
 
     /// Adds the words of `text`.
     pub fn count(&self, text: &str, scratch: &mut CountScratch) {
-        let CountScratch { splitter, counts, by_shard } = scratch;
-        let cache = splitter.get_or_insert_with(|| self.splitter.cache());
-        self.splitter.for_each(text, cache, |word| match counts.get_mut(word.as_bytes()) {
+        let CountScratch { cuts, counts, by_shard } = scratch;
+        self.splitter.for_each(text, cuts, |word| match counts.get_mut(word.as_bytes()) {
             Some(count) => *count += 1,
             None => {
                 counts.insert(word.as_bytes().into(), 1);

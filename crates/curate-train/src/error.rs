@@ -51,6 +51,12 @@ pub enum Error {
     /// The loss or the gradient is not a finite number.
     #[error("{quantity} is {value} at step {step}; the model was not updated")]
     NotFinite { quantity: &'static str, value: f64, step: u64 },
+    /// The model gives what is no finite number.
+    #[error("{quantity} is {value}")]
+    NotFiniteModel { quantity: &'static str, value: f64 },
+    /// The stream of token ids is not what `curate embed` writes.
+    #[error("the token ids on standard input are damaged: {problem}")]
+    Ids { problem: String },
     /// The split has nothing to train on or to score.
     #[error("split {split:?} of {shards} has no {what}", shards = .shards.display())]
     NothingThere { shards: PathBuf, split: String, what: &'static str },
@@ -84,6 +90,8 @@ impl Error {
             Error::NotFinite { .. } => {
                 Some("a smaller --lr, a longer --warmup or --dtype fp32 may help; the last checkpoint is intact".into())
             }
+            Error::NotFiniteModel { .. } => Some("the checkpoint's weights are not usable: try an earlier one".into()),
+            Error::Ids { .. } => Some("call `curate embed`, and look above for what ended it".into()),
             Error::Device { device, .. } if device.starts_with("cuda") => Some(
                 "use --device cpu, or make a libtorch that can use the GPU: python3 tools/bootstrap.py --cuda".into(),
             ),

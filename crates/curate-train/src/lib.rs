@@ -3,21 +3,25 @@
 //! ```text
 //! ShardSet ─ BatchPlan(seed, step) ─▶ Batch [B, T] ─▶ Model ─▶ loss ─▶ gradients ─▶ clip ─▶ AdamW ─▶ checkpoint
 //!     └ documents ─▶ windows ─▶ Model ─▶ nats per token, perplexity, bits per byte
+//! token ids of documents ─▶ windows ─▶ Model ─▶ mean of the final hidden state
 //! ```
 //! This is the *reference engine*: plain tensor operations under autograd, on CPU and CUDA. It knows token ids only;
 //! text and tokenizers are elsewhere. Everything that a resumed run needs is one value, [`checkpoint::State`] and the
 //! tensors beside it, and on a CPU the continued run equals the uninterrupted one bit for bit.
 //!
-//! All tensor work happens on the thread that calls; the only other thread hands over plain token buffers.
+//! All tensor work happens on the thread that calls, and another thread hands over plain token buffers; only [`embed`] has
+//! several threads, each with a share of the model.
 
 pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod embed;
 mod error;
 pub mod eval;
 pub mod generate;
 pub mod model;
+pub mod npy;
 pub mod optim;
 pub mod rng;
 pub mod schedule;

@@ -1,7 +1,7 @@
 //! `curate-train`: train, evaluate and sample small language models on token shards.
 //!
-//! `curate train`, `curate eval` and `curate generate` replace themselves with this program, so that only it pays for
-//! loading libtorch.
+//! `curate train`, `curate eval` and `curate generate` replace themselves with this program, and `curate embed` sends it token
+//! ids, so that only it pays for loading libtorch.
 
 mod commands;
 mod memory;
@@ -31,6 +31,7 @@ enum Command {
     Train(Box<commands::train::TrainArgs>),
     Eval(commands::eval::EvalArgs),
     Generate(commands::generate::GenerateArgs),
+    Embed(commands::embed::EmbedArgs),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
+        Command::Embed(args) => commands::embed::run(&args),
     };
     match outcome {
         Ok(exit) => exit.into(),

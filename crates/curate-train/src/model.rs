@@ -167,6 +167,17 @@ impl Model {
         })
     }
 
+    /// The same model for another thread: it has the same weights in the same memory. Neither may be trained while both live.
+    pub fn share(&self) -> Result<Model> {
+        let dtype = if self.kind == Kind::BFloat16 { Dtype::Bf16 } else { Dtype::Fp32 };
+        let other = Model::blank(&self.config, dtype, self.device)?;
+        for (own, shared) in other.parameters.iter().zip(&self.parameters) {
+            // What uses a parameter has the same tensor under another handle, and so sees the change.
+            own.tensor.shallow_clone().f_set_data(&shared.tensor)?;
+        }
+        Ok(other)
+    }
+
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -192,6 +203,13 @@ impl Model {
     /// **Shapes**: `tokens` [B, T] of 64-bit ids, T at most the context → [B, T, V] in fp32.
     pub fn logits(&self, tokens: &Tensor) -> Result<Tensor> {
         self.head(&self.hidden(tokens, None)?)
+    }
+
+    /// The hidden state after all blocks and the last norm, which the output matrix turns into logits.
+    ///
+    /// **Shapes**: `tokens` [B, T] of 64-bit ids, T at most the context → [B, T, C] in fp32.
+    pub fn final_hidden(&self, tokens: &Tensor) -> Result<Tensor> {
+        Ok(self.hidden(tokens, None)?.f_to_kind(Kind::Float)?)
     }
 
     /// Sum of the cross-entropies of the targets in nats; targets of [`IGNORE`] are left out.

@@ -56,7 +56,10 @@ pub(crate) fn report(error: &Error) -> Exit {
         line(&format!("hint: {hint}"));
     }
     match error {
-        Error::NotFinite { .. } | Error::NothingThere { .. } | Error::TokenOutOfRange { .. } => Exit::Data,
+        Error::NotFinite { .. }
+        | Error::NotFiniteModel { .. }
+        | Error::NothingThere { .. }
+        | Error::TokenOutOfRange { .. } => Exit::Data,
         _ => Exit::CouldNotRun,
     }
 }

@@ -10,8 +10,9 @@ use curate_clean::decontaminate::Decontaminator;
 use curate_clean::quality::ScoreStage;
 use curate_core::{Document, Report, RunOptions, Sink, Source, Stage};
 use curate_dedup::{
-    BloomGate, BloomMapper, DecidedGate, DecidedMapper, DedupGate, DedupMapper, GatherGate, GatherMapper,
-    KeyGate, KeyMapper, RepeatFinder, RepeatMapper, SubstringGate, SubstringMapper, UnitGate, UnitMapper,
+    BloomGate, BloomMapper, DecidedGate, DecidedMapper, DedupGate, DedupMapper, DocumentCounter, GatherGate,
+    GatherMapper, KeyGate, KeyMapper, RepeatFinder, RepeatMapper, SubstringGate, SubstringMapper, UnitGate,
+    UnitMapper,
 };
 use curate_io::{DocumentSink, DropLog, DropLogStyle, Inputs, Progress, Records, Resolved, resolve};
 use curate_tokenize::{CountMapper, EncodeMapper, Tokenizer, WordCounter};
@@ -50,6 +51,8 @@ pub(crate) enum Kind {
     Key(KeyMapper<OfDocument<Option<String>>>, Box<KeyGate>),
     Units(&'static str, UnitMapper<OfDocument<String>>, Box<UnitGate>),
     Bloom(Box<BloomGate>),
+    /// Numbers the documents of a first pass.
+    Number(DocumentCounter),
     /// The two passes of a deduplication that must see everything first.
     Gather(&'static str, GatherMapper, Box<GatherGate>),
     Decided(&'static str, Box<DecidedGate>),
@@ -91,6 +94,7 @@ impl Kind {
             Self::Units(name, ..) | Self::Gather(name, ..) | Self::Decided(name, _) => name,
             Self::Bloom(..) => "dedup_bloom",
             Self::FindRepeats(..) | Self::Substrings(..) => substring::NAME,
+            Self::Number(_) => "dedup_number",
             Self::Decontaminate(..) => "decontaminate",
             Self::Tokenize(..) => "tokenize",
             Self::CountWords(_) => "count_words",
@@ -126,6 +130,7 @@ impl Kind {
             Self::Key(mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Units(_, mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Bloom(gate) => Stage::gated(name, BloomMapper, &mut **gate),
+            Self::Number(counter) => Stage::gated(name, counter.clone(), counter),
             Self::Gather(_, mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Decided(_, gate) => Stage::gated(name, DecidedMapper, &mut **gate),
             Self::FindRepeats(mapper, finder) => Stage::gated(name, &*mapper, &mut **finder),

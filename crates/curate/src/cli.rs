@@ -8,8 +8,8 @@ use curate_io::{Destination, Format, OutputFormat};
 use serde::Serialize;
 
 use crate::commands::{
-    clean, completions, decontaminate, dedup, generate, inspect, pack, read, run, score, stats, tokenize,
-    train_classifier, train_tokenizer, trainer, verify,
+    clean, completions, decontaminate, dedup, embed, generate, inspect, pack, read, run, score, stats,
+    tokenize, train_classifier, train_tokenizer, trainer, verify,
 };
 use crate::failure::{Failure, Result};
 use crate::ui::{LogFormat, ProgressWhen};
@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Clean(Box<clean::CleanCommand>),
     Score(score::ScoreCommand),
     TrainClassifier(train_classifier::TrainClassifierCommand),
-    Dedup(dedup::DedupCommand),
+    Dedup(Box<dedup::DedupCommand>),
     Decontaminate(decontaminate::DecontaminateCommand),
     TrainTokenizer(train_tokenizer::TrainTokenizerCommand),
     Tokenize(tokenize::TokenizeCommand),
@@ -46,6 +46,7 @@ pub(crate) enum Command {
     Train(trainer::TrainCommand),
     Eval(trainer::EvalCommand),
     Generate(generate::GenerateCommand),
+    Embed(embed::EmbedCommand),
     Stats(stats::StatsCommand),
     Inspect(inspect::InspectCommand),
     Verify(verify::VerifyCommand),

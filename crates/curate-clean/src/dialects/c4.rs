@@ -28,6 +28,8 @@ const PHRASES: [&str; 8] = [
     "use cookies",
 ];
 
+/// Phrases from here on are about policies.
+const FIRST_POLICY: usize = 2;
 const MIN_WORDS: usize = 3;
 const MAX_WORD_LENGTH: usize = 1000;
 
@@ -37,6 +39,11 @@ pub(crate) fn phrases() -> AhoCorasick {
         .ascii_case_insensitive(true)
         .build(PHRASES)
         .expect("eight short phrases make a small automaton")
+}
+
+/// True for a line about cookies, privacy or terms of use.
+pub(crate) fn is_about_policies(line: &str, phrases: &AhoCorasick) -> bool {
+    phrases.find_overlapping_iter(line).any(|found| found.pattern().as_usize() >= FIRST_POLICY)
 }
 
 /// Writes the lines that stay into `out`, whose contents go; returns whether they differ from `text`.
@@ -71,7 +78,7 @@ pub(crate) fn edit(
             values.has_curly_bracket = true;
             return (false, values);
         }
-        if (2..PHRASES.len()).any(has) {
+        if (FIRST_POLICY..PHRASES.len()).any(has) {
             continue;
         }
         values.sentences += sentences(line);

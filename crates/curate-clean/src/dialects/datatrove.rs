@@ -6,11 +6,11 @@
 
 use memchr::memchr_iter;
 
-use super::DialectScratch;
 use super::dclm::{share, strip};
-use super::grams::{Counts, Grams, characters, hash, lines};
+use super::grams::{Counts, Grams, hash, lines};
+use super::{DialectScratch, Tables};
+use crate::bytes::characters;
 use crate::chars::{is_python_space, is_terminal};
-use crate::words::Classes;
 
 /// Counts of one text.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -86,13 +86,13 @@ impl DatatroveValues {
         }
     }
 
-    pub(crate) fn measure_grams(&mut self, text: &str, classes: &Classes, scratch: &mut DialectScratch) {
+    pub(crate) fn measure_grams(&mut self, text: &str, tables: Tables<'_>, scratch: &mut DialectScratch) {
         self.characters = characters(text);
         let grams = &mut scratch.grams;
         grams.clear();
-        for token in classes.tokens(text) {
+        tables.classes.each_word(tables.words, text, |token| {
             grams.push(token.text.as_bytes(), token.characters);
-        }
+        });
         for n in 2..=10 {
             grams.next();
             let part = if n < 5 { top(grams, n) } else { skip_scan(grams, n, &mut scratch.counts) };
@@ -101,14 +101,16 @@ impl DatatroveValues {
     }
 
     /// What FineWeb's own rules compare.
-    pub(crate) fn measure_fineweb(&mut self, text: &str, classes: &Classes, scratch: &mut DialectScratch) {
+    pub(crate) fn measure_fineweb(&mut self, text: &str, tables: Tables<'_>, scratch: &mut DialectScratch) {
         let counts = &mut scratch.counts;
+        let mut words = 0;
+        tables.classes.each_word(tables.words, text, |_| words += 1);
         let line_feeds = memchr_iter(b'\n', text.as_bytes()).count();
         let mut values = FinewebValues {
             lines: Duplicates::clear(counts, line_feeds + 1),
             line_feeds,
             characters: characters(text) - line_feeds,
-            words: classes.tokens(text).count(),
+            words,
             ..FinewebValues::default()
         };
         for line in lines(text).filter(|line| !line.chars().all(is_python_space)) {

@@ -24,12 +24,20 @@ pub enum Edit {
     C4Lines,
     /// All of C4's line edits as datatrove has them; sets the same.
     C4EndedLines,
+    /// Curate's own: RefinedWeb's, but that a line of one word stays, and C4's on lines about cookies, privacy and terms.
+    WebLines,
 }
 
 impl Edit {
     /// All there are.
-    pub const ALL: [Self; 5] =
-        [Self::DclmUrls, Self::DclmLineFeeds, Self::RefinedwebLines, Self::C4Lines, Self::C4EndedLines];
+    pub const ALL: [Self; 6] = [
+        Self::DclmUrls,
+        Self::DclmLineFeeds,
+        Self::RefinedwebLines,
+        Self::C4Lines,
+        Self::C4EndedLines,
+        Self::WebLines,
+    ];
 
     /// The name used in recipes.
     pub fn name(self) -> &'static str {
@@ -39,6 +47,7 @@ impl Edit {
             Self::RefinedwebLines => "refinedweb_lines",
             Self::C4Lines => "c4_lines",
             Self::C4EndedLines => "c4_ended_lines",
+            Self::WebLines => "web_lines",
         }
     }
 
@@ -47,7 +56,7 @@ impl Edit {
         match self {
             Self::DclmUrls => "urls_removed",
             Self::DclmLineFeeds => "line_feeds_squeezed",
-            Self::RefinedwebLines | Self::C4Lines | Self::C4EndedLines => "lines_edited",
+            Self::RefinedwebLines | Self::C4Lines | Self::C4EndedLines | Self::WebLines => "lines_edited",
         }
     }
 }
@@ -63,8 +72,8 @@ pub(crate) struct Editor {
 /// Buffers of [`Editor`].
 #[derive(Debug, Default, Clone)]
 pub(crate) struct EditorScratch {
-    lines: EditScratch,
-    spare: String,
+    pub(super) lines: EditScratch,
+    pub(super) spare: String,
 }
 
 /// What an edit did.
@@ -96,6 +105,11 @@ impl Editor {
                 only(LineEdit::SqueezeLineFeeds.apply(text, &self.cart, &mut scratch.lines, out))
             }
             Edit::RefinedwebLines => refinedweb_lines(text, &self.cart, scratch, out),
+            Edit::WebLines => {
+                let policies = |line: &str| c4::is_about_policies(line, &self.phrases);
+                let has_policies = policies(text);
+                only(edits::web_lines(text, &self.cart, |line| has_policies && policies(line), scratch, out))
+            }
             Edit::C4Lines | Edit::C4EndedLines => {
                 let needs_end_mark = edit == Edit::C4EndedLines;
                 let (changed, values) =

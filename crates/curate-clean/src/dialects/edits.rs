@@ -7,6 +7,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickBuilder};
 use memchr::memmem;
 
 use super::dclm::strip;
+use super::editor::EditorScratch;
 use super::grams::lines;
 use super::urls::folded;
 use crate::chars::{is_decimal, is_digit, is_python_alphanumeric, is_python_space};
@@ -143,6 +144,41 @@ fn edit<'t>(text: &'t str, strips: bool, out: &mut String, decide: impl Fn(&'t s
         }
     }
     strip_ends(text, strips, changed, out)
+}
+
+/// Curate's edit of lines: RefinedWeb's but [`LineEdit::DropShort`], and lines of which `is_boilerplate` holds go.
+///
+/// Lines of one word are headings, speakers, braces and, in scripts without spaces, whole sentences. What no line is
+/// taken from stays as it is, white space at its ends too.
+pub(crate) fn web_lines(
+    text: &str,
+    cart: &AhoCorasick,
+    is_boilerplate: impl Fn(&str) -> bool,
+    scratch: &mut EditorScratch,
+    out: &mut String,
+) -> bool {
+    let has_cart = cart.is_match(text)
+        && LineEdit::CutItemsInCart.apply(text, cart, &mut scratch.lines, &mut scratch.spare);
+    if !has_cart {
+        return edit(text, false, out, |line| web_line(line, &is_boilerplate));
+    }
+    if !edit(&scratch.spare, false, out, |line| web_line(line, &is_boilerplate)) {
+        std::mem::swap(&mut scratch.spare, out);
+    }
+    true
+}
+
+fn web_line<'l>(line: &'l str, is_boilerplate: &impl Fn(&str) -> bool) -> Line<'l> {
+    if line.is_empty() {
+        return Line::Keep;
+    }
+    if is_uppercase(line) || is_digits(line) || is_counter(line) || is_boilerplate(line) {
+        return Line::Drop;
+    }
+    match cut(line, without_read_more) {
+        Line::Keep => cut(line, without_sign_in),
+        other => other,
+    }
 }
 
 /// Takes white space off both ends of what an edit left.
@@ -369,6 +405,22 @@ mod tests {
         let mut out = "left over".to_owned();
         let changed = edit.apply(text, &cart(), &mut EditScratch::default(), &mut out);
         assert_eq!(if changed { &out } else { text }, expected, "{edit:?}: {text:?}");
+    }
+
+    #[test]
+    fn lines_of_the_web() {
+        let check = |text: &str, expected: &str| {
+            let (mut out, mut scratch) = ("left over".to_owned(), EditorScratch::default());
+            let changed = web_lines(text, &cart(), |line| line.contains("cookies"), &mut scratch, &mut out);
+            assert_eq!(if changed { &out } else { text }, expected, "{text:?}");
+        };
+        check("Intro\n\nA line stays. \n汉字\n", "Intro\n\nA line stays. \n汉字\n");
+        check("SIGN UP NOW\na b\n12\n3 likes\nwe use cookies\n", "a b\n");
+        check("a b Read more...\nSign-in here", "a b\nhere");
+        check("a 2 items in cart b\n7", "a 2 b");
+        check("2 items in cart\nLine", "Line");
+        check("ONLY CAPITALS", "");
+        check("", "");
     }
 
     #[test]

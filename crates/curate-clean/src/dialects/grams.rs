@@ -4,6 +4,8 @@
 //! before left over: after the 2-grams that is a small part of ordinary text, and the passes up to 10 cost next to
 //! nothing. With at most 100,000 words two different n-grams share a hash in one of a billion texts.
 
+use crate::bytes::characters;
+
 /// How often each key was added. Cleared in constant time.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
@@ -284,13 +286,6 @@ impl<'t> Iterator for Lines<'t> {
     }
 }
 
-/// Code points, counted in a loop that the compiler vectorises.
-pub(crate) fn characters(text: &str) -> usize {
-    let continuation = |run: &[u8]| run.iter().map(|b| u8::from((*b as i8) < -64)).sum::<u8>();
-    let bytes = text.as_bytes();
-    bytes.len() - bytes.chunks(255).map(|run| usize::from(continuation(run))).sum::<usize>()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -341,11 +336,6 @@ mod tests {
         #[test]
         fn lines_are_pieces_between_line_feeds(text in "[a\n]{0,8}") {
             prop_assert!(lines(&text).eq(text.split('\n')));
-        }
-
-        #[test]
-        fn characters_are_code_points(text in any::<String>()) {
-            prop_assert_eq!(characters(&text), text.chars().count());
         }
     }
 

@@ -11,10 +11,12 @@ mod dolma;
 mod editor;
 mod edits;
 mod grams;
+mod language;
 mod nemo;
+mod repeats;
 mod stop_words;
 mod sentences;
-mod uax29;
+pub(crate) mod uax29;
 mod urls;
 
 use self::c4::C4Values;
@@ -23,11 +25,13 @@ use self::dclm::{DclmValues, share};
 use self::dolma::DolmaValues;
 use self::grams::{Counts, Grams};
 use self::nemo::NemoValues;
-use crate::words::Classes;
+use self::repeats::RepeatValues;
+use crate::words::{Classes, Words};
 use crate::{Measurements, StatisticInfo};
 
 pub use self::editor::Edit;
 pub(crate) use self::editor::{Editor, EditorScratch};
+pub(crate) use self::language::LanguageWords;
 pub(crate) use self::stop_words::{MOST as MOST_STOP_WORDS, StopWords};
 
 /// Statistics that are measured together, as a set of bits.
@@ -41,6 +45,9 @@ const NEMO_BASICS: Groups = 1 << 4;
 const NEMO_GRAMS: Groups = 1 << 5;
 
 const RECIPE: Groups = 1 << 10;
+const REPEAT_BASICS: Groups = 1 << 11;
+const REPEAT_GRAMS: Groups = 1 << 12;
+const LANGUAGE: Groups = 1 << 13;
 
 /// Every group.
 pub(crate) const ALL: Groups = Groups::MAX;
@@ -56,6 +63,8 @@ const FINEWEB: Groups = 1 << 9;
 pub(crate) fn groups_of(name: &str) -> Groups {
     let (basics, grams) = match name.split_once('_').map(|(dialect, _)| dialect) {
         Some("recipe") => return RECIPE,
+        Some("language") => return LANGUAGE,
+        Some("repeat") => (REPEAT_BASICS, REPEAT_GRAMS),
         Some("dclm") => (DCLM_BASICS, DCLM_GRAMS),
         Some("dolma") => (DOLMA_BASICS, DOLMA_GRAMS),
         Some("nemo") => (NEMO_BASICS, NEMO_GRAMS),
@@ -71,9 +80,11 @@ pub(crate) fn groups_of(name: &str) -> Groups {
 /// Tables that dialects share with the rest, and those of their own.
 #[derive(Clone, Copy)]
 pub(crate) struct Tables<'t> {
+    pub(crate) words: Words,
     pub(crate) classes: &'t Classes,
     pub(crate) phrases: &'t aho_corasick::AhoCorasick,
     pub(crate) stop_words: &'t StopWords,
+    pub(crate) languages: &'t LanguageWords,
 }
 
 /// Finds NeMo's phrases; see [`Tables`].
@@ -92,7 +103,9 @@ pub(crate) struct Dialects {
     dclm: DclmValues,
     dolma: DolmaValues,
     nemo: NemoValues,
+    repeats: RepeatValues,
     recipe_stop_words: usize,
+    language_stop_words: usize,
     scratch: DialectScratch,
 }
 
@@ -135,13 +148,23 @@ impl Dialects {
             self.datatrove.measure_basics(text, scratch);
         }
         if missing & DATATROVE_GRAMS != 0 {
-            self.datatrove.measure_grams(text, classes, scratch);
+            self.datatrove.measure_grams(text, tables, scratch);
         }
         if missing & FINEWEB != 0 {
-            self.datatrove.measure_fineweb(text, classes, scratch);
+            self.datatrove.measure_fineweb(text, tables, scratch);
         }
         if missing & RECIPE != 0 {
             self.recipe_stop_words = tables.stop_words.distinct(classes.tokens(text).map(|token| token.text));
+        }
+        if missing & LANGUAGE != 0 {
+            let words = classes.tokens(text).map(|token| language::bare(&token));
+            self.language_stop_words = tables.languages.most_distinct(words);
+        }
+        if missing & REPEAT_BASICS != 0 {
+            self.repeats.measure_basics(text, scratch);
+        }
+        if missing & REPEAT_GRAMS != 0 {
+            self.repeats.measure_grams(text, tables, scratch);
         }
         if missing & DCLM_BASICS != 0 {
             self.dclm.measure_basics(text, classes, scratch);
@@ -197,6 +220,10 @@ const DATATROVE_TOP: &str = "characters of the first of the most frequent n-gram
                              once, times its count / characters";
 const DATATROVE_DUPLICATE: &str = "characters of the words of n-grams that stood further ahead already, going on behind \
                                    each / characters";
+const REPEAT_TOP: &str = "longest of the most frequent n-grams of alphanumeric words bare of punctuation, one for each \
+                          code point of Han, Kana, Thai, Lao, Khmer and Myanmar, times its count / characters of those \
+                          words; 0 if no n-gram repeats";
+const REPEAT_DUPLICATE: &str = "characters of those words in n-grams that stood further ahead already, each word once / characters of those words";
 const DCLM_TOP: &str = "longest of the most frequent n-grams times its count / characters of words between Unicode's \
                         boundaries that begin with a letter or digit; 0 if no n-gram repeats";
 const DCLM_DUPLICATE: &str =
@@ -286,6 +313,29 @@ statistics! {
 
     "recipe_stop_words_distinct", "words", "different whitespace words, as they stand, among the recipe's `stop_words`",
         CURATE, m => number(m.recipe_stop_words);
+
+    "repeat_lines_ratio", "0..1", "second and later copies of stripped lines that are not blank / those lines", CURATE,
+        m => m.repeats.lines;
+    "repeat_line_characters_ratio", "0..1", "characters of those copies / characters of those lines", CURATE,
+        m => m.repeats.line_characters;
+    "repeat_paragraphs_ratio", "0..1",
+        "second and later copies of stripped pieces between two line feeds that are not blank / those pieces", CURATE,
+        m => m.repeats.paragraphs;
+    "repeat_paragraph_characters_ratio", "0..1", "characters of those copies / characters of those pieces", CURATE,
+        m => m.repeats.paragraph_characters;
+    "repeat_top_2grams", "0..1", REPEAT_TOP, CURATE, m => m.repeats.grams[0];
+    "repeat_top_3grams", "0..1", REPEAT_TOP, CURATE, m => m.repeats.grams[1];
+    "repeat_top_4grams", "0..1", REPEAT_TOP, CURATE, m => m.repeats.grams[2];
+    "repeat_duplicate_5grams", "0..1", REPEAT_DUPLICATE, CURATE, m => m.repeats.grams[3];
+    "repeat_duplicate_6grams", "0..1", REPEAT_DUPLICATE, CURATE, m => m.repeats.grams[4];
+    "repeat_duplicate_7grams", "0..1", REPEAT_DUPLICATE, CURATE, m => m.repeats.grams[5];
+    "repeat_duplicate_8grams", "0..1", REPEAT_DUPLICATE, CURATE, m => m.repeats.grams[6];
+    "repeat_duplicate_9grams", "0..1", REPEAT_DUPLICATE, CURATE, m => m.repeats.grams[7];
+    "repeat_duplicate_10grams", "0..1", REPEAT_DUPLICATE, CURATE, m => m.repeats.grams[8];
+
+    "language_stop_words_distinct", "words",
+        "different whitespace words, in any case and bare of punctuation, among the stop words of the language that has \
+        most of them, of 36 in the Latin script", CURATE, m => number(m.language_stop_words);
 
     "refinedweb_words_removed_ratio", "0..1",
         "dclm_tokens that the edit refinedweb_lines took / dclm_tokens before it; 1 if there were none", MODIFIERS,

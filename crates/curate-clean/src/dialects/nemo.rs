@@ -4,8 +4,9 @@ use memchr::{memchr, memchr_iter, memmem};
 
 use super::dclm::{share, strip};
 use super::dolma::is_stop_word;
-use super::grams::{Grams, Segments, characters, hash, lines};
+use super::grams::{Grams, Segments, hash, lines};
 use super::{DialectScratch, Tables};
+use crate::bytes::characters;
 use crate::chars::is_decimal;
 use crate::words::{Classes, class};
 

@@ -41,7 +41,7 @@ const CLASSES: [u8; 256] = {
 
 /// Calls `each` with every word that begins with a letter or a digit, and its length in code points.
 #[inline]
-pub(crate) fn words(text: &str, mut each: impl FnMut(&[u8], usize)) {
+pub(crate) fn words<'t>(text: &'t str, mut each: impl FnMut(&'t [u8], usize)) {
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
@@ -65,7 +65,7 @@ pub(crate) fn words(text: &str, mut each: impl FnMut(&[u8], usize)) {
 }
 
 #[inline]
-fn ascii_words(piece: &[u8], each: &mut impl FnMut(&[u8], usize)) {
+fn ascii_words<'t>(piece: &'t [u8], each: &mut impl FnMut(&'t [u8], usize)) {
     let class = |at: usize| piece.get(at).map_or(0, |byte| CLASSES[usize::from(*byte)]);
     let mut at = 0;
     while at < piece.len() {
@@ -97,7 +97,7 @@ fn ascii_words(piece: &[u8], each: &mut impl FnMut(&[u8], usize)) {
 }
 
 #[inline(never)]
-fn other_words(piece: &str, each: &mut impl FnMut(&[u8], usize)) {
+fn other_words<'t>(piece: &'t str, each: &mut impl FnMut(&'t [u8], usize)) {
     for word in piece.split_word_bounds() {
         if word.starts_with(is_python_alphanumeric) {
             each(word.as_bytes(), word.chars().count());

@@ -1,5 +1,6 @@
 //! One file for each subcommand: flags, options, one call into the library, a report.
 
+pub(crate) mod embed;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod train;

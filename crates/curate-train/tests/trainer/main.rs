@@ -6,12 +6,14 @@
 //! - `checkpoints`: round trips, damage, options that do not match
 //! - `evaluating`: every token scored once, against a plain f64 model
 //! - `generating`: the cache against recomputing, seeds
+//! - `embedding`: the mean of the hidden state against each window alone; the stream of ids; the array
 //! - `commands`: the program from the outside: messages, exit codes, files
 
 #![allow(clippy::disallowed_methods)] // tests make files as they need them
 
 mod checkpoints;
 mod commands;
+mod embedding;
 mod evaluating;
 mod generating;
 mod learning;

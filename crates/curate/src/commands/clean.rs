@@ -12,7 +12,7 @@ mod list;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use curate_clean::{Cleaner, Recipe};
+use curate_clean::{Cleaner, Recipe, Words};
 use curate_io::DropLogStyle;
 use serde::Serialize;
 
@@ -68,6 +68,11 @@ pub(crate) struct CleanOptions {
     #[arg(long = "set", value_name = "NAME=VALUE")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     set: Vec<String>,
+
+    /// Have the rules count these words instead of the recipe's: `spacy-en` are those that datatrove counts as shipped
+    #[arg(long, value_name = "SPLITTER", value_parser = Words::ALL.map(Words::name))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<String>,
 
     /// Write dropped documents here, each with the rule, value and threshold that dropped it
     #[arg(long, value_name = "FILE")]
@@ -146,6 +151,9 @@ impl CleanOptions {
     fn recipe(&self) -> Result<Recipe> {
         let mut recipe = load_recipe(&self.recipe)?;
         set_thresholds(&mut recipe, &self.set)?;
+        if let Some(words) = self.words.as_deref().and_then(|name| name.parse().ok()) {
+            recipe.set_words(words);
+        }
         Ok(recipe)
     }
 

@@ -1,6 +1,7 @@
 //! `curate dedup`: have we seen this before?
 
 mod said;
+mod semantic;
 pub(crate) mod substring;
 pub(crate) mod two_pass;
 
@@ -20,6 +21,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use self::said::extra;
+use self::semantic::SemanticFlags;
 use self::substring::SubstringFlags;
 use self::two_pass::{Asked, Keep, Settling, must_see_all};
 use crate::chain::{Chain, Ending, Kind, Link, OfDocument, find_inputs, parameters};
@@ -42,6 +44,9 @@ use crate::ui;
 /// --keep and --cluster components must see everything first: they read the inputs twice (standard input is copied to
 /// --temp-dir) and need about the size of the texts there. The output stays in input order.
 ///
+/// --semantic compares embeddings (SemDeDup): k-means on directions, and within a cluster a document goes if its cosine
+/// with a kept, earlier one reaches --semantic-threshold. It comes after all other stages and reads the inputs twice too.
+///
 /// --substring and --substring-bytes look inside documents: a passage of that many words, or bytes, that stands earlier in the
 /// input is cut, wherever it begins. Copies are found exactly, as with a suffix array, after all other stages. They read the
 /// inputs twice too; --temp-dir takes the texts (12 bytes a word) and 16 bytes for each word or byte that may be repeated.
@@ -49,7 +54,7 @@ use crate::ui;
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst\n  curate dedup --minhash --index seen/ dump-2.jsonl.zst -o new.jsonl.zst\n  curate dedup --minhash --keep max:metadata.quality corpus/ -o unique/\n  curate dedup --exact --substring=50 --substring-spans spans.jsonl clean.jsonl -o cut.jsonl"
+    after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst\n  curate dedup --minhash --index seen/ dump-2.jsonl.zst -o new.jsonl.zst\n  curate dedup --minhash --keep max:metadata.quality corpus/ -o unique/\n  curate dedup --exact --semantic --embeddings emb.npy corpus.jsonl -o unique.jsonl\n  curate dedup --exact --substring=50 --substring-spans spans.jsonl clean.jsonl -o cut.jsonl"
 )]
 pub(crate) struct DedupCommand {
     #[command(subcommand)]
@@ -85,7 +90,7 @@ enum IndexAction {
 /// The options of the stage itself.
 #[derive(Args, Debug, Clone, Serialize)]
 #[group(skip)]
-#[command(group(ArgGroup::new("what").args(["exact", "minhash", "key", "lines", "paragraphs", "bloom", "substring", "substring_bytes"]).multiple(true).required(true)))]
+#[command(group(ArgGroup::new("what").args(["exact", "minhash", "key", "lines", "paragraphs", "bloom", "semantic", "substring", "substring_bytes"]).multiple(true).required(true)))]
 pub(crate) struct DedupStage {
     /// Drop texts that are equal up to white space
     #[arg(long)]
@@ -135,6 +140,10 @@ pub(crate) struct DedupStage {
 
     #[command(flatten)]
     #[serde(flatten)]
+    semantic: SemanticFlags,
+
+    #[command(flatten)]
+    #[serde(flatten)]
     substrings: SubstringFlags,
 
     /// Jaccard similarity of word n-grams from which two documents are near-duplicates
@@ -167,7 +176,7 @@ pub(crate) struct DedupStage {
     #[arg(long, value_name = "HOW", default_value = "star", requires_if("components", "minhash"))]
     cluster: ClusterName,
 
-    /// Seed of the permutations
+    /// Seed of the permutations, and of k-means
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
@@ -190,7 +199,7 @@ pub(crate) struct DedupStage {
     #[arg(long, value_name = "HOW", default_value = "jaccard")]
     verify: Verify,
 
-    /// Write a line with the proof of each removal here: {"id","reason","dup_of","jaccard",…}
+    /// Write a line with the proof of each removal here: {"id","reason","dup_of","jaccard" or "cosine",…}
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     removed: Option<PathBuf>,
@@ -235,6 +244,11 @@ enum Verify {
 }
 
 impl DedupStage {
+    /// Whether embeddings are compared.
+    pub(crate) fn is_semantic(&self) -> bool {
+        self.semantic.is_wanted()
+    }
+
     /// Whether repeated substrings are looked for.
     pub(crate) fn cuts_substrings(&self) -> bool {
         self.substrings.is_wanted()
@@ -247,6 +261,7 @@ impl DedupStage {
             return Err(Failure::new("a Bloom filter keeps the first copy")
                 .with_hint("leave out --keep, or use --exact instead of --bloom"));
         }
+        self.semantic.check(self.index.is_some())?;
         self.substrings.check(self.index.is_some())?;
         let mut kinds = Vec::new();
         let units = [(self.paragraphs, Unit::Paragraph), (self.lines, Unit::Line)];
@@ -261,6 +276,7 @@ impl DedupStage {
             + units.len()
             + usize::from(contents)
             + usize::from(exact_first)
+            + usize::from(self.semantic.is_wanted())
             + usize::from(self.substrings.is_wanted());
         let parts = count - usize::from(self.bloom.is_some());
         let memory = (self.memory / parts.max(1)) as u64;
@@ -294,6 +310,12 @@ impl DedupStage {
         if self.minhash && !ends_unsettled(&kinds) {
             kinds.push(self.contents(Some(self.minhash_options()), &storage, settled)?);
         }
+        if self.semantic.is_wanted() && !ends_unsettled(&kinds) {
+            match settled.next() {
+                Some(decisions) => kinds.push(Kind::Decided(semantic::NAME, Box::new(decisions.gate()?))),
+                None => self.semantic.gather(&mut kinds, self.seed, self.order()?, &temporary)?,
+            }
+        }
         if self.substrings.is_wanted() && !ends_unsettled(&kinds) {
             kinds.push(self.substrings.kind(self.profile(), &temporary, settled)?);
         }
@@ -303,7 +325,8 @@ impl DedupStage {
         let links = kinds.into_iter().enumerate().map(|(i, kind)| Link {
             kind,
             logs: std::mem::take(&mut logs),
-            covers: count - i,
+            // There is one more while documents are being numbered, which writes no logs.
+            covers: count.saturating_sub(i),
             parameters: if i + 1 == count { parameters(self) } else { serde_json::Value::Null },
         });
         Ok(links.collect())
@@ -505,6 +528,7 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
                 let mut said = match gate.decisions().summary() {
                     DecidedSummary::Contents(summary) => extra(summary),
                     DecidedSummary::Key(summary) => key_extra(summary),
+                    DecidedSummary::Semantic(summary) => semantic::extra(summary),
                 };
                 if let Some(without @ 1..) = gate.decisions().without_number() {
                     said.lines.push(format!(
@@ -515,6 +539,7 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
                 extras.push(said);
             }
             Kind::Clean(_)
+            | Kind::Number(_)
             | Kind::Gather(..)
             | Kind::FindRepeats(..)
             | Kind::Guard(_)

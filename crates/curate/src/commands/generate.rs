@@ -43,16 +43,20 @@ fn with_prompt_ids(args: &[OsString]) -> Result<Vec<OsString>> {
 }
 
 fn encode(run: &Path, text: &str) -> Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    tokenizer_of(run)?.encode(text, &mut EncodeScratch::default(), &mut ids)?;
+    Ok(ids)
+}
+
+/// The tokenizer that a run was trained with.
+pub(crate) fn tokenizer_of(run: &Path) -> Result<Tokenizer> {
     let path = run.join("tokenizer.json");
     let json = std::fs::read(&path).map_err(|e| {
         Failure::new(e.to_string())
             .context(format!("cannot read {}", path.display()))
             .with_hint("name a run directory that `curate train` made")
     })?;
-    let tokenizer = Tokenizer::from_json("run", &json, &LoadOptions::default())?;
-    let mut ids = Vec::new();
-    tokenizer.encode(text, &mut EncodeScratch::default(), &mut ids)?;
-    Ok(ids)
+    Ok(Tokenizer::from_json("run", &json, &LoadOptions::default())?)
 }
 
 fn starts_with(arg: &OsString, prefix: &str) -> bool {

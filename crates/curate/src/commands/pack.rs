@@ -10,7 +10,7 @@ use curate_io::write_atomically;
 use curate_shards::{
     Manifest, PackPolicy, ShardSetWriter, Splits, TokenDocument, TokenizerInfo, ViewOptions, WriterOptions,
 };
-use curate_tokenize::{StreamHeader, TokenStreamReader, Tokenizer};
+use curate_tokenize::{StreamHeader, TokenStreamReader, Tokenizer, UNICODE_VERSION};
 use serde::Serialize;
 use serde_json::json;
 
@@ -101,7 +101,7 @@ impl PackOptions {
             splits: self.split.as_deref().map_or_else(|| Ok(Splits::none()), Splits::parse)?,
             seed: self.seed,
             shard_tokens: self.shard_tokens,
-            lineage: json!({ "pack": self }),
+            lineage: json!({ "pack": self, "tokenize": { "unicode": UNICODE_VERSION } }),
             force: self.force || replace,
             ..WriterOptions::new(TokenizerInfo {
                 name: info.name.clone(),

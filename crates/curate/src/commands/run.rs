@@ -280,6 +280,12 @@ impl Pipeline {
             return Err(Failure::new("an index cannot be used in a run that can be resumed")
                 .with_hint("leave out run-dir, or give the output to a `curate dedup --index` of its own"));
         }
+        if self.stages.iter().any(|stage| matches!(stage, StageOptions::Dedup(dedup) if dedup.is_semantic()))
+        {
+            return Err(Failure::new("--semantic cannot be used in a run that can be resumed").with_hint(
+                "leave out run-dir, or give the output to a `curate dedup --semantic` of its own",
+            ));
+        }
         if self
             .stages
             .iter()

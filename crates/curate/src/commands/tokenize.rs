@@ -16,6 +16,7 @@ use crate::cli::StreamOptions;
 use crate::commands::read::ReadOptions;
 use crate::failure::{Exit, Failure, Result};
 use crate::summary::{Extra, bytes, thousands};
+use crate::ui;
 
 /// Turn texts into token ids, a stream for `curate pack`
 ///
@@ -52,12 +53,29 @@ pub(crate) struct TokenizeOptions {
     /// Let special tokens that are written out in a text become those tokens
     #[arg(long)]
     parse_special: bool,
+
+    /// Memory for words seen before, for each thread; changes the speed and no id
+    #[arg(long, value_name = "MB", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    #[serde(skip)]
+    cache_mb: u16,
 }
 
 impl TokenizeOptions {
     pub(crate) fn load(&self) -> Result<Tokenizer> {
-        let options = LoadOptions { eod: self.eod.clone(), parse_special: self.parse_special };
-        Ok(Tokenizer::load(&self.tokenizer, &options)?)
+        let options = LoadOptions {
+            eod: self.eod.clone(),
+            parse_special: self.parse_special,
+            cache_bytes: usize::from(self.cache_mb) << 20,
+            ..LoadOptions::default()
+        };
+        let tokenizer = Tokenizer::load(&self.tokenizer, &options)?;
+        if !tokenizer.is_fast() {
+            ui::warn(&format!(
+                "{}: not byte-level BPE with a known pattern, so the `tokenizers` crate encodes, some 60 times slower",
+                self.tokenizer
+            ));
+        }
+        Ok(tokenizer)
     }
 
     /// The stage that encodes with `tokenizer` and hands the ids to `end`.

@@ -1,4 +1,4 @@
-//! `curate train` and `curate eval`: hand over to `curate-train`, the only binary that needs libtorch.
+//! `curate train` and `curate eval`: hand over to `curate-train`, the only binary that needs libtorch. `curate embed` runs it too.
 
 use std::convert::Infallible;
 use std::env;
@@ -42,6 +42,14 @@ pub(crate) fn eval(command: &EvalCommand) -> Result<Exit> {
 
 /// Replaces this process with `curate-train COMMAND ARGS`; returns only if that fails.
 pub(crate) fn become_trainer(command: &str, args: &[OsString]) -> Result<Infallible> {
+    let mut process = trainer(command)?;
+    let error = process.args(args).exec();
+    let program = Path::new(process.get_program());
+    Err(Failure::new(error.to_string()).context(format!("cannot run {}", program.display())))
+}
+
+/// `curate-train COMMAND`, to be run with the libtorch that it needs.
+pub(crate) fn trainer(command: &str) -> Result<Command> {
     let build = "python3 tools/bootstrap.py && cargo build --release --workspace";
     let trainer = find_trainer().ok_or_else(|| {
         Failure::new(format!(
@@ -50,7 +58,7 @@ pub(crate) fn become_trainer(command: &str, args: &[OsString]) -> Result<Infalli
         .with_hint(format!("in the curate repository run: {build}"))
     })?;
     let mut process = Command::new(&trainer);
-    process.arg(command).args(args);
+    process.arg(command);
     if env::var_os("OMP_WAIT_POLICY").is_none() {
         // Idle threads that spin cost others (and, on a busy machine, the run itself) most of their time. libgomp
         // reads this when it is loaded, so the trainer cannot set it for itself.
@@ -69,8 +77,7 @@ pub(crate) fn become_trainer(command: &str, args: &[OsString]) -> Result<Infalli
                 "in the curate repository run: {build}; or set CURATE_LIBTORCH to a folder torch/lib"
             )));
     }
-    let error = process.exec();
-    Err(Failure::new(error.to_string()).context(format!("cannot run {}", trainer.display())))
+    Ok(process)
 }
 
 /// The trainer beside our own executable, else the one on PATH.

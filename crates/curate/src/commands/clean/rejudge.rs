@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use curate_clean::{Cleaner, Judge, Normaliser, Recipe, statistics};
+use curate_clean::{CleanScratch, Cleaner, Judge, Normaliser, Recipe, statistics};
 use curate_core::{Counters, Document, Gate, Mapper, Report, Sink, Stage, StageReport, Verdict, Work};
 use curate_io::{Destination, DocumentSink, NumberLayout, NumberReader, append_json_string};
 use serde_json::{Value, json};
 
-use super::stats::{FORMULAS, ID, NORMALISE, WORDS, words_for};
+use super::stats::{FORMULAS, ID, NORMALISE, STOP_WORDS, WORDS, words_for};
 use crate::chain::{Kind, Link, View};
 use crate::cli::{OutputOptions, StreamOptions};
 use crate::failure::{Exit, Failure, Result};
@@ -77,6 +77,12 @@ fn check(path: &Path, layout: &NumberLayout, recipe: &Recipe, needs: &[&str]) ->
     let words = layout.facts.get(WORDS).and_then(Value::as_str).unwrap_or("unknown");
     if words != recipe.words().name() {
         let message = format!("its words are {words}, the recipe's are {}", recipe.words().name());
+        return Err(refuse(message).with_hint(measure));
+    }
+    if needs.contains(&"recipe_stop_words_distinct")
+        && layout.facts.get(STOP_WORDS) != Some(&recipe.stop_words().into())
+    {
+        let message = "its stop words are others than the recipe's".to_owned();
         return Err(refuse(message).with_hint(measure));
     }
     if layout.facts.get(NORMALISE) != Some(&Value::Bool(recipe.normalise())) {
@@ -171,16 +177,14 @@ fn verdict_line(line: &mut Vec<u8>, id: &str, verdict: &Verdict) {
 pub(crate) struct RejudgeView {
     normaliser: Normalising,
     gate: RowGate,
-    cleaner: Cleaner,
 }
 
 impl RejudgeView {
     pub(crate) fn new(rows: Rows, recipe: Recipe) -> Result<Self> {
-        Ok(Self {
-            normaliser: Normalising(recipe.normalise().then(Normaliser::new)),
-            gate: RowGate { rows, passed_over: 0 },
-            cleaner: Cleaner::new(recipe)?,
-        })
+        let normaliser = Normalising(recipe.normalise().then(Normaliser::new));
+        let cleaner = Cleaner::new(recipe)?;
+        let gate = RowGate { rows, passed_over: 0, cleaner, scratch: CleanScratch::default() };
+        Ok(Self { normaliser, gate })
     }
 }
 
@@ -194,7 +198,7 @@ impl View for RejudgeView {
     }
 
     fn reasons(&self) -> Vec<&str> {
-        self.cleaner.reasons()
+        self.gate.cleaner.reasons()
     }
 
     fn finish(&mut self) -> Result<Vec<Extra>> {
@@ -229,6 +233,8 @@ impl Mapper for Normalising {
 struct RowGate {
     rows: Rows,
     passed_over: u64,
+    cleaner: Cleaner,
+    scratch: CleanScratch,
 }
 
 impl Gate for RowGate {
@@ -238,7 +244,10 @@ impl Gate for RowGate {
         let first = self.rows.reader.rows() + 1;
         while self.rows.advance()? {
             if self.rows.id() == doc.id() {
-                return Ok(self.rows.verdict());
+                return Ok(match self.rows.verdict() {
+                    Verdict::Keep => self.cleaner.edit_kept(doc, &mut self.scratch, &mut Counters::default()),
+                    dropped => dropped,
+                });
             }
             self.passed_over += 1;
         }

@@ -17,6 +17,8 @@ const TEXTS: [&str; 4] = ["id", "source", "verdict", "reason"];
 /// The facts of a table of statistics.
 pub(crate) const RECIPE: &str = "recipe";
 pub(crate) const WORDS: &str = "words";
+/// What `recipe_stop_words_distinct` counted.
+pub(crate) const STOP_WORDS: &str = "stop_words";
 pub(crate) const NORMALISE: &str = "normalise";
 /// What each statistic was when the table was written: its formula, by name.
 pub(crate) const FORMULAS: &str = "formulas";
@@ -41,6 +43,7 @@ fn layout(recipe: &Recipe) -> NumberLayout {
         "made_by": concat!("curate ", env!("CARGO_PKG_VERSION")),
         RECIPE: recipe,
         WORDS: recipe.words().name(),
+        STOP_WORDS: recipe.stop_words(),
         NORMALISE: recipe.normalise(),
         FORMULAS: formulas,
     });

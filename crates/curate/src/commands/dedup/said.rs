@@ -1,6 +1,8 @@
 //! What a deduplication says after a run: enough to judge whether its settings suit the corpus.
 
-use curate_dedup::{ClusterSizes, DedupSummary, JaccardBin, MinHashSummary};
+use std::collections::BTreeMap;
+
+use curate_dedup::{ClusterSample, ClusterSizes, DedupSummary, JaccardBin, MinHashSummary, SourceSummary};
 
 use crate::chain::parameters;
 use crate::summary::{Extra, bytes, thousands};
@@ -17,18 +19,9 @@ pub(super) fn extra(summary: &DedupSummary) -> Extra {
     if let Some(minhash) = &summary.minhash {
         lines.extend(candidates(minhash));
     }
-    lines.extend(clusters(summary));
-    let mut mostly_removed = Vec::new();
-    for (source, counts) in &summary.sources {
-        if counts.removed_ratio() > MOST && counts.documents >= MANY {
-            lines.push(format!(
-                "dedup: warning: {:.0} % of the {} documents of {source} were removed",
-                100.0 * counts.removed_ratio(),
-                thousands(counts.documents)
-            ));
-            mostly_removed.push(source.as_str());
-        }
-    }
+    lines.extend(clusters(summary.clusters, &summary.cluster_sizes, &summary.biggest_clusters));
+    let (warnings, mostly_removed) = mostly_removed(&summary.sources);
+    lines.extend(warnings);
     let (memory, disk) = (bytes(summary.memory.total), bytes(summary.disk_bytes));
     lines.push(match summary.indexed {
         Some(indexed) => {
@@ -39,6 +32,20 @@ pub(super) fn extra(summary: &DedupSummary) -> Extra {
     let mut value = parameters(summary);
     value["sources_mostly_removed"] = mostly_removed.into();
     Extra { name: "dedup", value, lines }
+}
+
+/// Sources that lost more than half: warnings, and their names.
+pub(super) fn mostly_removed(sources: &BTreeMap<String, SourceSummary>) -> (Vec<String>, Vec<&str>) {
+    let lost = |counts: &SourceSummary| counts.removed_ratio() > MOST && counts.documents >= MANY;
+    let warning = |(source, counts): (&String, &SourceSummary)| {
+        format!(
+            "dedup: warning: {:.0} % of the {} documents of {source} were removed",
+            100.0 * counts.removed_ratio(),
+            thousands(counts.documents)
+        )
+    };
+    let found = || sources.iter().filter(|(_, counts)| lost(counts));
+    (found().map(warning).collect(), found().map(|(source, _)| source.as_str()).collect())
 }
 
 fn candidates(minhash: &MinHashSummary) -> Vec<String> {
@@ -60,16 +67,17 @@ fn candidates(minhash: &MinHashSummary) -> Vec<String> {
     lines
 }
 
-fn clusters(summary: &DedupSummary) -> Option<String> {
-    let biggest = summary.biggest_clusters.first()?;
+/// How large the clusters are; nothing if there is none.
+pub(super) fn clusters(count: u64, sizes: &[ClusterSizes], biggest: &[ClusterSample]) -> Option<String> {
+    let biggest = biggest.first()?;
     let bin = |bin: &ClusterSizes| match bin.from == bin.to {
         true => format!("{}: {}", bin.from, thousands(bin.clusters)),
         false => format!("{}-{}: {}", bin.from, bin.to, thousands(bin.clusters)),
     };
-    let sizes: Vec<String> = summary.cluster_sizes.iter().map(bin).collect();
+    let sizes: Vec<String> = sizes.iter().map(bin).collect();
     Some(format!(
         "dedup: {} clusters (documents in them: {}), the biggest of {} documents, kept {}",
-        thousands(summary.clusters),
+        thousands(count),
         sizes.join(", "),
         thousands(biggest.size),
         biggest.representative
@@ -78,7 +86,7 @@ fn clusters(summary: &DedupSummary) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use curate_dedup::{ClusterSample, MemorySummary, MinHashOptions, SourceSummary};
+    use curate_dedup::{MemorySummary, MinHashOptions};
 
     use super::*;
 

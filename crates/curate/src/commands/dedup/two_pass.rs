@@ -1,4 +1,5 @@
-//! Deduplication that must see every document before it can say which stay: `--keep`, `--cluster components`, `--substring`.
+//! Deduplication that must see every document before it can say which stay: `--keep`, `--cluster components`, `--semantic`,
+//! `--substring`.
 //!
 //! The stages before it, and what it needs to know, run over the inputs once for each such stage; then all stages run, with
 //! what was decided. Stages are made anew for every pass and give the same every time, so nothing but streams is copied.
@@ -12,7 +13,7 @@ use curate_dedup::{Decisions, Order, Repeats};
 use curate_io::{DocumentSink, FieldPath, Inputs, Records, Resolved, field_of};
 use serde::{Serialize, Serializer};
 
-use crate::chain::{Ending, Kind, Link, Pass};
+use crate::chain::{Ending, Kind, Link, Pass, default_threads};
 use crate::cli::StreamOptions;
 use crate::commands::read::ReadOptions;
 use crate::failure::Result;
@@ -172,7 +173,8 @@ pub(crate) fn gather(
     pass.run(source, codec, &mut links, &mut DocumentSink::nowhere())?;
     match links.pop() {
         Some(Link { kind: Kind::Gather(_, _, gate), .. }) => {
-            Ok(Answer::Decisions(Arc::new(gate.decide(signals::check)?)))
+            let threads = pass.stream.threads.map_or_else(default_threads, usize::from);
+            Ok(Answer::Decisions(Arc::new(gate.with_threads(threads).decide(signals::check)?)))
         }
         Some(Link { kind: Kind::FindRepeats(_, finder), .. }) => {
             Ok(Answer::Repeats(Arc::new(finder.finish(signals::check)?)))
