@@ -14,6 +14,7 @@ mod quality;
 mod dedup;
 mod dedup_two_pass;
 mod dedup_semantic;
+mod dedup_substring;
 mod dedup_matrix;
 mod decontaminate;
 mod tokens;

@@ -38,6 +38,18 @@ pub enum Error {
     FalsePositiveRate { got: f64 },
     #[error("a share of {got} repeated: expected 0 to 1")]
     MaxRepeated { got: f64 },
+    #[error("repeated substrings of {got} {unit}: expected {least} to 65536")]
+    SubstringLength { got: usize, unit: &'static str, least: usize },
+    #[error("the datatrove profile has no words that can be cut out of a text")]
+    SubstringProfile,
+    #[error("document {id} has {bytes} bytes: substrings are found in texts of less than 4 GiB")]
+    TextTooLong { id: String, bytes: u64 },
+    #[error("more than {limit} units of text: repeated substrings of so many cannot be found in one run")]
+    TooManyUnits { limit: u64 },
+    #[error("document {id} is not what it was in the first pass")]
+    Changed { id: String },
+    #[error("{attempts} hash functions in a row took different texts for equal ones")]
+    Collisions { attempts: u32 },
     #[error("an index remembers whole documents only")]
     IndexOfUnits,
     #[error("an index cannot be used where all documents must be seen first")]
@@ -76,6 +88,12 @@ pub enum Error {
     NoIndex { path: PathBuf },
 }
 
+impl From<Error> for curate_core::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error)
+    }
+}
+
 impl Error {
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::File { action, path: path.to_owned(), source }
@@ -98,6 +116,8 @@ impl Error {
                     "give both or neither; without them the threshold {threshold} means {bands} bands of {rows} rows"
                 ))
             }
+            Self::SubstringProfile => Some("choose --profile curate-1 or raw".to_owned()),
+            Self::TooManyUnits { .. } => Some("split the input and deduplicate the parts".to_owned()),
             Self::TooManyDocuments { .. } => Some("split the input and deduplicate the parts".to_owned()),
             Self::OtherParameters { .. } => {
                 Some("give the same options, or another directory for another index".to_owned())
@@ -137,6 +157,10 @@ impl Error {
             | Self::FalsePositiveRate { .. }
             | Self::MaxRepeated { .. }
             | Self::IndexOfUnits
+            | Self::SubstringLength { .. }
+            | Self::TextTooLong { .. }
+            | Self::Changed { .. }
+            | Self::Collisions { .. }
             | Self::Memory { .. }
             | Self::Ngram { .. }
             | Self::Bands { .. }

@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
@@ -150,7 +151,8 @@ impl<const N: usize> Sorted<N> {
         disk::<N>(&self.runs)
     }
 
-    fn remove(self) -> Result<()> {
+    /// Takes the files away.
+    pub(crate) fn remove(self) -> Result<()> {
         self.runs.into_iter().try_for_each(|run| {
             std::fs::remove_file(&run.path).map_err(|e| Error::io("remove", &run.path, e))
         })
@@ -174,9 +176,12 @@ impl<const N: usize> Cursor<N> {
             self.at += 1;
             return Ok(record);
         }
-        let Some(Reverse((record, i))) = self.heads.pop() else { return Ok(None) };
-        let next = self.readers[i].next(&sorted.runs[i])?;
-        self.heads.extend(next.map(|record| Reverse((record, i))));
+        let Some(mut head) = self.heads.peek_mut() else { return Ok(None) };
+        let Reverse((record, i)) = *head;
+        match self.readers[i].next(&sorted.runs[i])? {
+            Some(next) => *head = Reverse((next, i)),
+            None => drop(PeekMut::pop(head)),
+        }
         Ok(Some(record))
     }
 }

@@ -68,6 +68,7 @@ mod keys;
 mod twopass;
 mod lines;
 mod bloom;
+mod substring;
 mod semantic;
 mod index;
 mod options;
@@ -97,6 +98,10 @@ pub use semantic::{
 pub use shingle::{ShingleBuffers, Shingler};
 pub use similar::{similar, similar_at_least};
 pub use sketch::{DedupMapper, DedupWork, Sketch, SketchBuffers, Sketcher};
+pub use substring::{
+    Copies, RepeatFinder, RepeatMapper, Repeats, SpanAction, SpanLog, SubstringGate, SubstringMapper,
+    SubstringOptions, SubstringSummary, SubstringUnit,
+};
 pub use summary::{
     ClusterSample, ClusterSizes, DedupSummary, JaccardBin, MemorySummary, MinHashSummary, SourceSummary,
 };

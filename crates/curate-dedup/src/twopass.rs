@@ -845,16 +845,16 @@ fn decode(mut bytes: &[u8]) -> Dropped {
 
 /// A digest of the documents of a pass, by which the second one knows that it sees those of the first.
 #[derive(Default)]
-struct Seen(Xxh3);
+pub(crate) struct Seen(Xxh3);
 
 impl Seen {
-    fn add(&mut self, doc: &Document<'_>) {
+    pub(crate) fn add(&mut self, doc: &Document<'_>) {
         self.0.update(doc.id().as_bytes());
         self.0.update(&(doc.id().len() as u64).to_le_bytes());
         self.0.update(&(doc.text_len() as u64).to_le_bytes());
     }
 
-    fn digest(&self) -> u64 {
+    pub(crate) fn digest(&self) -> u64 {
         self.0.digest()
     }
 }

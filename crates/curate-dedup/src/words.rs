@@ -87,6 +87,54 @@ pub(crate) fn units(profile: Profile, text: &str, word: &mut Vec<u8>, units: &mu
     }
 }
 
+/// A unit with its place in the text, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct PlacedUnit {
+    pub(crate) hash: u64,
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+/// Appends every unit of `text` with its place; the hashes are those of [`units`]. The text has less than 4 GiB.
+pub(crate) fn placed_units(profile: Profile, text: &str, word: &mut Vec<u8>, units: &mut Vec<PlacedUnit>) {
+    if profile == Profile::Raw {
+        units.extend(text.split_whitespace().map(|word| {
+            let start = word.as_ptr() as usize - text.as_ptr() as usize;
+            let hash = word_hash(word.as_bytes());
+            PlacedUnit { hash, start: start as u32, end: (start + word.len()) as u32 }
+        }));
+        return;
+    }
+    let table = &**FOLDED;
+    let mut start = 0;
+    let mut take = |word: &mut Vec<u8>, start: usize, end: usize| {
+        if !word.is_empty() {
+            units.push(PlacedUnit { hash: word_hash(word), start: start as u32, end: end as u32 });
+            word.clear();
+        }
+    };
+    word.clear();
+    for (at, c) in text.char_indices() {
+        let folded = table.get(c as usize).copied().unwrap_or_else(|| Folded::of(c));
+        match folded.class {
+            Class::Mark if word.is_empty() => {}
+            Class::Letter | Class::Mark => {
+                if word.is_empty() {
+                    start = at;
+                }
+                folded.append(word);
+            }
+            Class::Unit => {
+                take(word, start, at);
+                folded.append(word);
+                take(word, at, at + c.len_utf8());
+            }
+            Class::Separator => take(word, start, at),
+        }
+    }
+    take(word, start, text.len());
+}
+
 /// What a profile says about bytes and characters.
 trait Alphabet {
     /// What to OR into each byte of an ASCII word before hashing it.

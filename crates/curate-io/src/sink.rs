@@ -36,7 +36,11 @@ impl DropLog {
         Ok(Self { output: RecordFile::create(Some(path))?, style, stage: stage.to_owned(), line: Vec::new() })
     }
 
-    fn write(&mut self, doc: &Document<'_>, dropped: &Dropped) -> curate_core::Result<()> {
+    /// Writes what happened to a document, which a sink does by itself for those that are dropped.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&mut self, doc: &Document<'_>, dropped: &Dropped) -> curate_core::Result<()> {
         let Self { output, style, stage, line } = self;
         line.clear();
         match style {
@@ -63,6 +67,14 @@ impl DropLog {
             }
         }
         output.write(line)
+    }
+
+    /// Completes the file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn finish(self) -> curate_core::Result<()> {
+        self.output.finish()
     }
 }
 
@@ -151,7 +163,7 @@ impl DocumentSink {
             self.keep(b"\n")?;
         }
         for (_, log) in self.logs {
-            log.output.finish()?;
+            log.finish()?;
         }
         match self.kept {
             None => Ok(()),

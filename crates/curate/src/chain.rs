@@ -11,7 +11,8 @@ use curate_clean::quality::ScoreStage;
 use curate_core::{Document, Report, RunOptions, Sink, Source, Stage};
 use curate_dedup::{
     BloomGate, BloomMapper, DecidedGate, DecidedMapper, DedupGate, DedupMapper, DocumentCounter, GatherGate,
-    GatherMapper, KeyGate, KeyMapper, UnitGate, UnitMapper,
+    GatherMapper, KeyGate, KeyMapper, RepeatFinder, RepeatMapper, SubstringGate, SubstringMapper, UnitGate,
+    UnitMapper,
 };
 use curate_io::{DocumentSink, DropLog, DropLogStyle, Inputs, Progress, Records, Resolved, resolve};
 use curate_tokenize::{CountMapper, EncodeMapper, Tokenizer, WordCounter};
@@ -20,7 +21,7 @@ use serde_json::Value;
 use crate::cli::{OutputOptions, StreamOptions};
 use crate::commands::clean::guards::Guard;
 use crate::commands::decontaminate::{self, LeakGate};
-use crate::commands::dedup::two_pass;
+use crate::commands::dedup::{substring, two_pass};
 use crate::commands::read::ReadOptions;
 use crate::commands::tokenize::TokenEnd;
 use crate::failure::{Exit, Result};
@@ -55,6 +56,9 @@ pub(crate) enum Kind {
     /// The two passes of a deduplication that must see everything first.
     Gather(&'static str, GatherMapper, Box<GatherGate>),
     Decided(&'static str, Box<DecidedGate>),
+    /// The two passes over repeated substrings; the last one may have a file for the proofs.
+    FindRepeats(RepeatMapper, Box<RepeatFinder>),
+    Substrings(Box<SubstringGate>, Option<PathBuf>),
     Decontaminate(Box<Decontaminator>, Box<LeakGate>),
     Tokenize(Box<Tokenizer>, Box<TokenEnd>),
     CountWords(Box<WordCounter>),
@@ -89,6 +93,7 @@ impl Kind {
             Self::Key(..) => "dedup_key",
             Self::Units(name, ..) | Self::Gather(name, ..) | Self::Decided(name, _) => name,
             Self::Bloom(..) => "dedup_bloom",
+            Self::FindRepeats(..) | Self::Substrings(..) => substring::NAME,
             Self::Number(_) => "dedup_number",
             Self::Decontaminate(..) => "decontaminate",
             Self::Tokenize(..) => "tokenize",
@@ -128,6 +133,8 @@ impl Kind {
             Self::Number(counter) => Stage::gated(name, counter.clone(), counter),
             Self::Gather(_, mapper, gate) => Stage::gated(name, &*mapper, &mut **gate),
             Self::Decided(_, gate) => Stage::gated(name, DecidedMapper, &mut **gate),
+            Self::FindRepeats(mapper, finder) => Stage::gated(name, &*mapper, &mut **finder),
+            Self::Substrings(gate, _) => Stage::gated(name, SubstringMapper, &mut **gate),
             Self::Decontaminate(mapper, gate) => Stage::gated(name, &**mapper, &mut **gate),
             Self::Tokenize(tokenizer, end) => Stage::gated(name, EncodeMapper::new(tokenizer), &mut **end),
             Self::CountWords(counter) => Stage::filter(name, CountMapper::new(counter)),
@@ -173,7 +180,7 @@ impl Chain<'_> {
         finish: impl FnOnce(&mut Vec<Link>) -> Result<Vec<Extra>>,
     ) -> Result<Exit> {
         let inputs = Inputs::new(resolved.files, self.read.input_options(self.stream)?);
-        let mut sink = document_sink(&self.ending, resolved.roots, &self.links)?;
+        let mut sink = document_sink(&self.ending, resolved.roots, &mut self.links)?;
         let codec = self.read.codec(self.stream, self.canonical)?;
         let progress = inputs.progress();
         let pass = Pass { command: self.command, stream: self.stream, progress };
@@ -207,16 +214,23 @@ pub(crate) fn find_inputs(stream: &StreamOptions) -> Result<Resolved> {
     Ok(resolved)
 }
 
-/// The sink at the end of a chain, with the logs of its links. `roots` are the directories that inputs came from.
-pub(crate) fn document_sink(ending: &Ending, roots: Vec<PathBuf>, links: &[Link]) -> Result<DocumentSink> {
+/// The sink at the end of a chain; opens the logs of its links. `roots` are the directories that inputs came from.
+pub(crate) fn document_sink(
+    ending: &Ending,
+    roots: Vec<PathBuf>,
+    links: &mut [Link],
+) -> Result<DocumentSink> {
     let names: Vec<String> = links.iter().map(|link| link.kind.name().to_owned()).collect();
     let mut sink = match ending {
         Ending::Documents(output) => DocumentSink::to(output.destination(roots)?, &names)?,
         Ending::Gate => DocumentSink::nowhere(),
     };
-    for (i, link) in links.iter().enumerate() {
+    for (i, link) in links.iter_mut().enumerate() {
         for (path, style) in &link.logs {
             sink.add_log(i..i + link.covers, DropLog::create(path, *style, link.kind.name())?);
+        }
+        if let Kind::Substrings(gate, Some(path)) = &mut link.kind {
+            gate.set_log(substring::open_spans(path)?);
         }
     }
     Ok(sink)

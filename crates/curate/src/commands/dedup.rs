@@ -2,6 +2,7 @@
 
 mod said;
 mod semantic;
+pub(crate) mod substring;
 pub(crate) mod two_pass;
 
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ use serde_json::json;
 
 use self::said::extra;
 use self::semantic::SemanticFlags;
-use self::two_pass::{Asked, Keep, Settling};
+use self::substring::SubstringFlags;
+use self::two_pass::{Asked, Keep, Settling, must_see_all};
 use crate::chain::{Chain, Ending, Kind, Link, OfDocument, find_inputs, parameters};
 use crate::cli::{OutputOptions, StreamOptions, byte_size};
 use crate::commands::read::ReadOptions;
@@ -44,11 +46,15 @@ use crate::ui;
 ///
 /// --semantic compares embeddings (SemDeDup): k-means on directions, and within a cluster a document goes if its cosine
 /// with a kept, earlier one reaches --semantic-threshold. It comes after all other stages and reads the inputs twice too.
+///
+/// --substring and --substring-bytes look inside documents: a passage of that many words, or bytes, that stands earlier in the
+/// input is cut, wherever it begins. Copies are found exactly, as with a suffix array, after all other stages. They read the
+/// inputs twice too; --temp-dir takes the texts (12 bytes a word) and 16 bytes for each word or byte that may be repeated.
 #[derive(Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst\n  curate dedup --minhash --index seen/ dump-2.jsonl.zst -o new.jsonl.zst\n  curate dedup --minhash --keep max:metadata.quality corpus/ -o unique/\n  curate dedup --exact --semantic --embeddings emb.npy corpus.jsonl -o unique.jsonl"
+    after_help = "Examples:\n  curate dedup --exact < clean.jsonl > unique.jsonl\n  curate dedup --minhash --threshold 0.8 --removed removed.jsonl clean.jsonl.zst -o unique.jsonl.zst\n  curate dedup --minhash --index seen/ dump-2.jsonl.zst -o new.jsonl.zst\n  curate dedup --minhash --keep max:metadata.quality corpus/ -o unique/\n  curate dedup --exact --semantic --embeddings emb.npy corpus.jsonl -o unique.jsonl\n  curate dedup --exact --substring=50 --substring-spans spans.jsonl clean.jsonl -o cut.jsonl"
 )]
 pub(crate) struct DedupCommand {
     #[command(subcommand)]
@@ -84,7 +90,7 @@ enum IndexAction {
 /// The options of the stage itself.
 #[derive(Args, Debug, Clone, Serialize)]
 #[group(skip)]
-#[command(group(ArgGroup::new("what").args(["exact", "minhash", "key", "lines", "paragraphs", "bloom", "semantic"]).multiple(true).required(true)))]
+#[command(group(ArgGroup::new("what").args(["exact", "minhash", "key", "lines", "paragraphs", "bloom", "semantic", "substring", "substring_bytes"]).multiple(true).required(true)))]
 pub(crate) struct DedupStage {
     /// Drop texts that are equal up to white space
     #[arg(long)]
@@ -135,6 +141,10 @@ pub(crate) struct DedupStage {
     #[command(flatten)]
     #[serde(flatten)]
     semantic: SemanticFlags,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    substrings: SubstringFlags,
 
     /// Jaccard similarity of word n-grams from which two documents are near-duplicates
     #[arg(long, value_name = "J", default_value_t = 0.8)]
@@ -239,6 +249,11 @@ impl DedupStage {
         self.semantic.is_wanted()
     }
 
+    /// Whether repeated substrings are looked for.
+    pub(crate) fn cuts_substrings(&self) -> bool {
+        self.substrings.is_wanted()
+    }
+
     /// The links of the stage, the cheap ones first: what they drop need not be looked at again. One that must see everything
     /// first, and has not been settled, is the last.
     pub(crate) fn prepare(&self, settled: &mut Asked<'_>) -> Result<Vec<Link>> {
@@ -247,6 +262,7 @@ impl DedupStage {
                 .with_hint("leave out --keep, or use --exact instead of --bloom"));
         }
         self.semantic.check(self.index.is_some())?;
+        self.substrings.check(self.index.is_some())?;
         let mut kinds = Vec::new();
         let units = [(self.paragraphs, Unit::Paragraph), (self.lines, Unit::Line)];
         let units: Vec<Unit> =
@@ -260,7 +276,8 @@ impl DedupStage {
             + units.len()
             + usize::from(contents)
             + usize::from(exact_first)
-            + usize::from(self.semantic.is_wanted());
+            + usize::from(self.semantic.is_wanted())
+            + usize::from(self.substrings.is_wanted());
         let parts = count - usize::from(self.bloom.is_some());
         let memory = (self.memory / parts.max(1)) as u64;
         let temporary = Storage {
@@ -298,6 +315,9 @@ impl DedupStage {
                 Some(decisions) => kinds.push(Kind::Decided(semantic::NAME, Box::new(decisions.gate()?))),
                 None => self.semantic.gather(&mut kinds, self.seed, self.order()?, &temporary)?,
             }
+        }
+        if self.substrings.is_wanted() && !ends_unsettled(&kinds) {
+            kinds.push(self.substrings.kind(self.profile(), &temporary, settled)?);
         }
         let removed = self.removed.iter().map(|path| (path.clone(), DropLogStyle::Proofs));
         let rejects = self.rejects.iter().map(|path| (path.clone(), DropLogStyle::Documents));
@@ -373,17 +393,21 @@ impl DedupStage {
         Ok(Kind::Gather(NAME, mapper, Box::new(gate)))
     }
 
+    fn profile(&self) -> Profile {
+        match self.profile {
+            ProfileName::Curate1 => Profile::Curate1,
+            ProfileName::Raw => Profile::Raw,
+            ProfileName::Datatrove => Profile::Datatrove,
+        }
+    }
+
     fn minhash_options(&self) -> MinHashOptions {
         MinHashOptions {
             threshold: self.threshold,
             bands: self.bands,
             rows: self.rows,
             ngram: self.ngram,
-            profile: match self.profile {
-                ProfileName::Curate1 => Profile::Curate1,
-                ProfileName::Raw => Profile::Raw,
-                ProfileName::Datatrove => Profile::Datatrove,
-            },
+            profile: self.profile(),
             seed: self.seed,
             verify: self.verify == Verify::Jaccard,
             ..MinHashOptions::default()
@@ -392,7 +416,7 @@ impl DedupStage {
 }
 
 fn ends_unsettled(kinds: &[Kind]) -> bool {
-    matches!(kinds.last(), Some(Kind::Gather(..)))
+    kinds.last().is_some_and(must_see_all)
 }
 
 /// Asks for a field; for `url`, in the form in which two are compared.
@@ -496,6 +520,10 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
             Kind::Key(_, gate) => extras.push(key_extra(&gate.summary())),
             Kind::Units(name, _, gate) => extras.push(unit_extra(name, &gate.summary())),
             Kind::Bloom(gate) => extras.push(bloom_extra(&gate.summary())),
+            Kind::Substrings(gate, _) => {
+                gate.finish_log()?;
+                extras.push(substring::extra(gate.summary()));
+            }
             Kind::Decided(_, gate) => {
                 let mut said = match gate.decisions().summary() {
                     DecidedSummary::Contents(summary) => extra(summary),
@@ -513,6 +541,7 @@ pub(crate) fn finish(links: &mut [Link]) -> Result<Vec<Extra>> {
             Kind::Clean(_)
             | Kind::Number(_)
             | Kind::Gather(..)
+            | Kind::FindRepeats(..)
             | Kind::Guard(_)
             | Kind::Score(_)
             | Kind::Decontaminate(..)

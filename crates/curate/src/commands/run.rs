@@ -286,6 +286,16 @@ impl Pipeline {
                 "leave out run-dir, or give the output to a `curate dedup --semantic` of its own",
             ));
         }
+        if self
+            .stages
+            .iter()
+            .any(|stage| matches!(stage, StageOptions::Dedup(dedup) if dedup.cuts_substrings()))
+        {
+            return Err(Failure::new(
+                "--substring and --substring-bytes cannot be used in a run that can be resumed",
+            )
+            .with_hint("leave out run-dir, or give the output to a `curate dedup --substring` of its own"));
+        }
         let mut run = RunDirectory::open(dir, restart)?;
         let resolved = find_inputs(stream)?;
         let heads = self.stages.iter().take_while(|stage| stage.is_stateless()).count();
@@ -331,7 +341,7 @@ impl Pipeline {
             }
         }
         let source = SpoolReader::new(files, stream.block_size);
-        let mut sink = document_sink(&ending, resolved.roots, &tails)?;
+        let mut sink = document_sink(&ending, resolved.roots, &mut tails)?;
         let pass = Pass { command: "run", stream, progress: source.progress() };
         let tail = pass.run(source, &codec, &mut tails, &mut sink)?;
         decontaminate::check_removed(&mut tails, &tail)?;

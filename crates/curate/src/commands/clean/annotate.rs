@@ -39,7 +39,7 @@ pub(crate) fn run(
     let inputs = Inputs::new(resolved.files, read.input_options(stream)?);
     let codec = read.codec(stream, false)?;
     let attributes = attribute_destination(path, cleaner.recipe().name(), resolved.roots.clone());
-    let documents = document_sink(&Ending::Documents(output.clone()), resolved.roots, &[])?;
+    let documents = document_sink(&Ending::Documents(output.clone()), resolved.roots, &mut [])?;
     let mut sink = AnnotateSink {
         documents,
         attributes: DocumentSink::to(attributes, &[])?,

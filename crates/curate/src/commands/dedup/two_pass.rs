@@ -1,4 +1,5 @@
-//! Deduplication that must see every document before it can say which stay: `--keep`, `--cluster components`, `--semantic`.
+//! Deduplication that must see every document before it can say which stay: `--keep`, `--cluster components`, `--semantic`,
+//! `--substring`.
 //!
 //! The stages before it, and what it needs to know, run over the inputs once for each such stage; then all stages run, with
 //! what was decided. Stages are made anew for every pass and give the same every time, so nothing but streams is copied.
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use curate_core::Source;
-use curate_dedup::{Decisions, Order};
+use curate_dedup::{Decisions, Order, Repeats};
 use curate_io::{DocumentSink, FieldPath, Inputs, Records, Resolved, field_of};
 use serde::{Serialize, Serializer};
 
@@ -70,9 +71,15 @@ impl Serialize for Keep {
     }
 }
 
+/// What one stage had to see everything for.
+pub(crate) enum Answer {
+    Decisions(Arc<Decisions>),
+    Repeats(Arc<Repeats>),
+}
+
 /// What has been decided, in the order of the stages that asked.
 #[derive(Default)]
-pub(crate) struct Settled(Vec<Arc<Decisions>>);
+pub(crate) struct Settled(Vec<Answer>);
 
 impl Settled {
     /// For the stages to ask, from the first one on.
@@ -80,24 +87,40 @@ impl Settled {
         Asked(self.0.iter())
     }
 
-    pub(crate) fn add(&mut self, decisions: Decisions) {
-        self.0.push(Arc::new(decisions));
+    pub(crate) fn add(&mut self, answer: Answer) {
+        self.0.push(answer);
     }
 }
 
-/// Decisions that stages have not asked for yet.
-pub(crate) struct Asked<'s>(std::slice::Iter<'s, Arc<Decisions>>);
+/// Answers that stages have not asked for yet. Stages ask in the same order in every pass, and so get their own.
+pub(crate) struct Asked<'s>(std::slice::Iter<'s, Answer>);
 
 impl Asked<'_> {
-    /// Those of the next stage that needs any; `None` if they are still to be made.
+    /// The decisions for the next stage that needs any; `None` if they are still to be made.
     pub(crate) fn next(&mut self) -> Option<&Arc<Decisions>> {
-        self.0.next()
+        self.0.next().map(|answer| match answer {
+            Answer::Decisions(decisions) => decisions,
+            Answer::Repeats(_) => unreachable!("the stage that asks here gathers decisions"),
+        })
+    }
+
+    /// The repeats for the next stage, which cuts them; `None` if they are still to be found.
+    pub(crate) fn repeats(&mut self) -> Option<Arc<Repeats>> {
+        self.0.next().map(|answer| match answer {
+            Answer::Repeats(repeats) => Arc::clone(repeats),
+            Answer::Decisions(_) => unreachable!("the stage that asks here finds repeats"),
+        })
     }
 }
 
 /// True if the last link must see everything first, and has not.
 pub(crate) fn is_unsettled(links: &[Link]) -> bool {
-    matches!(links.last(), Some(Link { kind: Kind::Gather(..), .. }))
+    links.last().is_some_and(|link| must_see_all(&link.kind))
+}
+
+/// True of the first pass of a stage that needs two.
+pub(super) fn must_see_all(kind: &Kind) -> bool {
+    matches!(kind, Kind::Gather(..) | Kind::FindRepeats(..))
 }
 
 /// A chain whose decisions are to be made.
@@ -146,12 +169,15 @@ pub(crate) fn gather(
     source: impl Source + Send + 'static,
     codec: &Records,
     mut links: Vec<Link>,
-) -> Result<Decisions> {
+) -> Result<Answer> {
     pass.run(source, codec, &mut links, &mut DocumentSink::nowhere())?;
     match links.pop() {
         Some(Link { kind: Kind::Gather(_, _, gate), .. }) => {
             let threads = pass.stream.threads.map_or_else(default_threads, usize::from);
-            Ok(gate.with_threads(threads).decide(signals::check)?)
+            Ok(Answer::Decisions(Arc::new(gate.with_threads(threads).decide(signals::check)?)))
+        }
+        Some(Link { kind: Kind::FindRepeats(_, finder), .. }) => {
+            Ok(Answer::Repeats(Arc::new(finder.finish(signals::check)?)))
         }
         _ => unreachable!("called for links that are unsettled"),
     }
@@ -160,8 +186,10 @@ pub(crate) fn gather(
 /// Fails if the second pass did not see the documents of the first.
 pub(crate) fn check(links: &[Link]) -> Result<()> {
     for link in links {
-        if let Kind::Decided(_, gate) = &link.kind {
-            gate.check()?;
+        match &link.kind {
+            Kind::Decided(_, gate) => gate.check()?,
+            Kind::Substrings(gate, _) => gate.check()?,
+            _ => {}
         }
     }
     Ok(())
