@@ -97,12 +97,27 @@ def gaoya(path, kept):
     write(kept, ids)
 
 
+def data_juicer(path, kept):
+    """Its operator on Hugging Face datasets, 14 x 8 of 112 permutations; clusters by union-find, unverified."""
+    from data_juicer.core.data import NestedDataset
+    from data_juicer.ops.deduplicator.document_minhash_deduplicator import DocumentMinhashDeduplicator
+    from datasets import Dataset
+
+    operator = DocumentMinhashDeduplicator(tokenization="space", window_size=5, lowercase=True, jaccard_threshold=0.7,
+                                           num_permutations=112, num_bands=14, num_rows_per_band=8, num_proc=1)
+    dataset = NestedDataset(Dataset.from_list([{"id": r["id"], "text": r["text"]} for r in records(path)]))
+    dataset = dataset.map(operator.compute_hash, num_proc=1)
+    dataset, _ = operator.process(dataset)
+    write(kept, dataset["id"])
+
+
 PEERS = {
     "datatrove, spaCy": lambda a, b: datatrove(a, b, True),
     "datatrove, white space": lambda a, b: datatrove(a, b, False),
     "text-dedup": text_dedup,
     "rensa": rensa,
     "gaoya": gaoya,
+    "data-juicer": data_juicer,
 }
 
 if __name__ == "__main__":

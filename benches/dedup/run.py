@@ -2,7 +2,7 @@
 """Near-duplicate removal on one file: `curate dedup` beside other tools, speed and truth.
 
 usage: benches/dedup/run.py [--docs 20000] [--rounds 3] [--threshold 0.7] [--work DIR] [--peers NAME,NAME|none]
-                            [--duplodocus BINARY] [--curate BINARY] [--file FILE.jsonl]
+                            [--duplodocus BINARY] [--data-juicer PYTHON] [--curate BINARY] [--file FILE.jsonl]
 
 Makes the corpus (corpus.py), then runs every tool in turn, ROUNDS times, one thread each, JSON Lines in, and takes CPU
 seconds (user + system, children too), wall seconds and peak resident memory. Then it scores what each tool kept, by the
@@ -13,7 +13,9 @@ exact Jaccard similarity of word 5-grams (lower-cased runs of letters, digits an
 
 No labels are needed for either. Python's standard library only. The Python peers are installed once, into a virtual
 environment under the work folder: datatrove with spaCy and with white-space words, text-dedup, rensa, gaoya. Duplodocus is
-built apart (`cargo build --release` in a checkout) and named by --duplodocus. A peer that does not run is listed as such.
+built apart (`cargo build --release` in a checkout) and named by --duplodocus; Data-Juicer, whose versions of other packages differ,
+has an environment of its own (`pip install py-data-juicer==1.6.1`), whose interpreter --data-juicer names. A peer that does not run
+is listed as such.
 """
 
 import argparse
@@ -145,6 +147,9 @@ class Bench:
             for name in peers:
                 kept = self.path(name)
                 out[name] = ([python, os.path.join(HERE, "peers.py"), name, self.file, kept], kept)
+        if self.args.data_juicer:
+            kept = self.path("data-juicer")
+            out["data-juicer"] = ([self.args.data_juicer, os.path.join(HERE, "peers.py"), "data-juicer", self.file, kept], kept)
         return out
 
     def curate(self):
@@ -199,6 +204,7 @@ def main():
     parser.add_argument("--work", default=os.path.join(ROOT, "target", "bench-dedup"))
     parser.add_argument("--peers", default="all", help="all, none, or names with ; between them")
     parser.add_argument("--duplodocus", help="its binary")
+    parser.add_argument("--data-juicer", help="an interpreter that has py-data-juicer")
     parser.add_argument("--curate", help="the binary, instead of a build")
     parser.add_argument("--python", help="an interpreter that has the peers, instead of a new environment")
     parser.add_argument("--file", help="another corpus")

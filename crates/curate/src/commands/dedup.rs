@@ -30,6 +30,7 @@ use crate::commands::read::ReadOptions;
 use crate::failure::{Exit, Failure, Result};
 use crate::summary::{Extra, bytes, thousands};
 use crate::ui;
+use crate::usage;
 
 /// Drop documents that repeat an earlier one, exactly or nearly, each with its proof
 ///
@@ -454,6 +455,7 @@ pub(crate) fn execute(command: &DedupCommand) -> Result<Exit> {
         return look_after(action);
     }
     let start = Instant::now();
+    usage::share_one_arena();
     let (stage, stream, read) = (&command.stage, &command.stream, ReadOptions::default());
     let mut resolved = find_inputs(stream)?;
     let settling = Settling { command: "dedup", stream, read: &read, canonical: false };
