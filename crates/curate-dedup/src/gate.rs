@@ -76,9 +76,14 @@ impl DedupGate {
     fn new(minhash: Option<MinHashOptions>, storage: &Storage) -> Result<Self> {
         // Shares of the memory: the table needs half as much again while it grows.
         let memory = usize::try_from(storage.memory).unwrap_or(usize::MAX);
-        let budget = KeptBudget { records: memory / 32, ids: memory / 32, sets: memory / 4 };
+        let budget = KeptBudget { records: memory / 32, ids: memory / 32, sets: memory / 6 };
         let max_members = minhash.as_ref().map_or(u32::MAX, |options| options.max_candidates_per_band);
         let table = KeyTable::new(memory / 4, memory / 4, max_members);
+        // What is found is compared, unless a band alone is to decide.
+        let table = match minhash.as_ref().is_none_or(|options| options.verify) {
+            true => table.with_short_keys(),
+            false => table,
+        };
         let (dir, index, kept, table) = match &storage.place {
             Place::TemporaryIn(parent) => {
                 (SpillDir::temporary_below(parent.clone()), None, Kept::new(budget), table)
@@ -182,7 +187,7 @@ impl DedupGate {
             _ => &[],
         };
         let number = kept.push(key, doc.id(), shingles, dir)?;
-        // Two texts of one 64-bit key and different 128-bit keys will not be met: their bucket has no limit.
+        // However many texts there are of one short key and different 128-bit keys: their bucket has no limit.
         table.insert(key as u64, number, 0, dir)?;
         if let (Some((star, _)), Some(sketch)) = (minhash, &sketch) {
             star.keep(number, sketch, table, dir)?;

@@ -6,7 +6,7 @@
 //! documents.bin   a record of 40 bytes for each document
 //! ids.bin         ids, end to end
 //! shingles.bin    shingle sets, 8 bytes a shingle
-//! keys-NNNNNN.run sorted entries of 12 bytes: a band's key (or that of the content) and the number of the document
+//! keys-NNNNNN.run sorted entries: a band's key (or that of the content) and the number of the document
 //! ```
 //!
 //! Files are appended to or written anew, never changed, and count once a new manifest has taken the old one's name. A
@@ -30,7 +30,7 @@ use crate::runs::Run;
 use crate::spill::{AppendStore, SpillDir};
 use crate::table::KeyTable;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MANIFEST: &str = "MANIFEST";
 
 /// What an index is made of, as its manifest says.
@@ -61,6 +61,7 @@ pub struct Part {
 pub struct RunEntry {
     pub name: String,
     pub entries: u64,
+    pub bytes: u64,
     /// xxh3-64.
     pub checksum: u64,
 }
@@ -109,7 +110,7 @@ impl Manifest {
         let parts = |parts: &Vec<Part>| parts.iter().map(|part| part.bytes).sum();
         let mut bytes: BTreeMap<String, u64> =
             self.files.iter().map(|(name, of)| (name.clone(), parts(of))).collect();
-        let keys = self.runs.iter().map(|run| run.entries * crate::runs::ENTRY as u64).sum();
+        let keys = self.runs.iter().map(|run| run.bytes).sum();
         bytes.insert("keys".to_owned(), keys);
         bytes
     }
@@ -201,7 +202,12 @@ impl Index {
         let name = |run: &Run| run.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let runs = table.runs().iter();
         self.manifest.runs = runs
-            .map(|run| RunEntry { name: name(run), entries: run.len(), checksum: run.checksum() })
+            .map(|run| RunEntry {
+                name: name(run),
+                entries: run.len(),
+                bytes: run.bytes(),
+                checksum: run.checksum(),
+            })
             .collect();
         self.manifest.next_run = table.written();
         self.manifest.hidden = table.hidden().clone();

@@ -27,6 +27,8 @@ pub(crate) struct KeyTable {
     max_slots: usize,
     filter: Option<Filter>,
     filter_bytes: usize,
+    /// The bits of a key that count.
+    key_mask: u64,
     /// The oldest first; each at least twice as long as the next.
     runs: Vec<Run>,
     /// Runs written so far, which names the next.
@@ -76,6 +78,7 @@ impl KeyTable {
             max_slots: 1 << slots.ilog2(),
             filter: None,
             filter_bytes,
+            key_mask: u64::MAX,
             runs: Vec::new(),
             written: 0,
             retired: Vec::new(),
@@ -83,6 +86,11 @@ impl KeyTable {
             max_members,
             hidden: BTreeMap::new(),
         }
+    }
+
+    /// A table in which keys count as equal if their low 48 bits are, for callers that compare what they find.
+    pub(crate) fn with_short_keys(self) -> Self {
+        Self { key_mask: (1 << 48) - 1, ..self }
     }
 
     /// A table that starts with the runs of an index, which keeps its files until [`commit`](Self::commit).
@@ -97,6 +105,7 @@ impl KeyTable {
 
     /// Appends the documents under `key`, in no order; returns how many the limit has kept out.
     pub(crate) fn lookup(&self, key: u64, found: &mut Vec<DocNumber>) -> Result<u32> {
+        let key = key & self.key_mask;
         let before = found.len();
         if !self.slots.is_empty() {
             let last = self.slots.len() - 1;
@@ -129,6 +138,7 @@ impl KeyTable {
         members: usize,
         dir: &mut SpillDir,
     ) -> Result<()> {
+        let key = key & self.key_mask;
         if members >= self.max_members as usize {
             let hidden = self.hidden.entry(key).or_default();
             *hidden = hidden.saturating_add(1);
@@ -244,7 +254,7 @@ impl KeyTable {
 
     /// Bytes on disk.
     pub(crate) fn disk(&self) -> u64 {
-        self.runs.iter().map(|run| run.len() * crate::runs::ENTRY as u64).sum()
+        self.runs.iter().map(Run::bytes).sum()
     }
 }
 
