@@ -20,6 +20,8 @@ pub mod embed;
 mod error;
 pub mod eval;
 pub mod generate;
+pub mod gguf;
+pub mod hf;
 pub mod model;
 pub mod npy;
 pub mod optim;

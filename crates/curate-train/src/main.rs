@@ -32,6 +32,8 @@ enum Command {
     Eval(commands::eval::EvalArgs),
     Generate(commands::generate::GenerateArgs),
     Embed(commands::embed::EmbedArgs),
+    Export(commands::export::ExportArgs),
+    Import(commands::import::ImportArgs),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Embed(args) => commands::embed::run(&args),
+        Command::Export(args) => commands::export::run(&args),
+        Command::Import(args) => commands::import::run(&args),
     };
     match outcome {
         Ok(exit) => exit.into(),

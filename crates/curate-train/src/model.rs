@@ -18,9 +18,6 @@ use crate::rng::Rng;
 /// Standard deviation of initial weights (GPT-2).
 const INIT_STD: f64 = 0.02;
 
-/// Epsilon of the normalisations (GPT-2's; Llama's own is the same).
-const NORM_EPS: f64 = 1e-5;
-
 /// Targets with this value are not scored.
 pub const IGNORE: i64 = -100;
 
@@ -84,6 +81,7 @@ struct Linear {
 struct NormLayer {
     weight: Tensor,
     bias: Option<Tensor>,
+    eps: f64,
 }
 
 /// Cosines and sines of the rotary angles: [T, D / 2] each.
@@ -368,8 +366,8 @@ impl Attention {
         let mut k = by_head(&parts[1], kv_heads)?; // [B, K, T, D]
         let mut v = by_head(&parts[2], kv_heads)?;
         if let Some((q_weight, k_weight)) = &self.qk_norm {
-            q = rms_norm(&q, q_weight)?;
-            k = rms_norm(&k, k_weight)?;
+            q = rms_norm(&q, q_weight, config.norm_eps)?;
+            k = rms_norm(&k, k_weight, config.norm_eps)?;
         }
         if let Some(rotation) = rotation {
             q = rotation.apply(&q)?;
@@ -413,18 +411,18 @@ impl Linear {
 impl NormLayer {
     fn forward(&self, x: &Tensor, norm: Norm) -> Result<Tensor> {
         match norm {
-            Norm::RmsNorm => rms_norm(x, &self.weight),
+            Norm::RmsNorm => rms_norm(x, &self.weight, self.eps),
             Norm::LayerNorm => {
                 let bias = self.bias.as_ref().map(|bias| bias.f_to_kind(x.kind())).transpose()?;
                 let weight = self.weight.f_to_kind(x.kind())?;
-                Ok(x.f_layer_norm(self.weight.size(), Some(&weight), bias.as_ref(), NORM_EPS, true)?)
+                Ok(x.f_layer_norm(self.weight.size(), Some(&weight), bias.as_ref(), self.eps, true)?)
             }
         }
     }
 }
 
-fn rms_norm(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    Ok(x.f_rms_norm(weight.size(), Some(weight.f_to_kind(x.kind())?), NORM_EPS)?)
+fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    Ok(x.f_rms_norm(weight.size(), Some(weight.f_to_kind(x.kind())?), eps)?)
 }
 
 impl Rotation {
@@ -505,7 +503,7 @@ impl Initializer {
             Norm::LayerNorm => Some(self.constant(&format!("{name}.bias"), c, 0.0)?),
             Norm::RmsNorm => None,
         };
-        Ok(NormLayer { weight, bias })
+        Ok(NormLayer { weight, bias, eps: config.norm_eps })
     }
 
     fn add(&mut self, name: &str, shape: &[i64], values: &[f32]) -> Result<Tensor> {
