@@ -26,6 +26,7 @@ pub mod model;
 pub mod npy;
 pub mod optim;
 pub mod rng;
+pub mod scaling;
 pub mod schedule;
 pub mod train;
 

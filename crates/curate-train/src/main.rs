@@ -34,6 +34,7 @@ enum Command {
     Embed(commands::embed::EmbedArgs),
     Export(commands::export::ExportArgs),
     Import(commands::import::ImportArgs),
+    Scaling(commands::scaling::ScalingArgs),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Embed(args) => commands::embed::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Import(args) => commands::import::run(&args),
+        Command::Scaling(args) => commands::scaling::run(&args),
     };
     match outcome {
         Ok(exit) => exit.into(),

@@ -48,6 +48,7 @@ pub(crate) enum Command {
     Generate(generate::GenerateCommand),
     Export(trainer::ExportCommand),
     Import(import::ImportCommand),
+    Scaling(trainer::ScalingCommand),
     Embed(embed::EmbedCommand),
     Stats(stats::StatsCommand),
     Inspect(inspect::InspectCommand),

@@ -39,6 +39,7 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit> {
         Command::Generate(command) => generate::execute(&command),
         Command::Export(command) => trainer::export(&command),
         Command::Import(command) => import::execute(&command),
+        Command::Scaling(command) => trainer::scaling(&command),
         Command::Embed(command) => embed::execute(&command),
         Command::Stats(command) => stats::execute(&command),
         Command::Inspect(command) => inspect::execute(&command),
