@@ -93,6 +93,21 @@ pub fn save(run: &Path, mut state: State, model: &Model, optimizer: &AdamW) -> R
     Ok(path)
 }
 
+/// Writes a checkpoint that has weights and no optimiser state, as an imported model has none, and returns its path.
+pub(crate) fn save_weights(run: &Path, mut state: State, model: &Model) -> Result<PathBuf> {
+    let name = format!("step-{:08}", state.step);
+    let (aside, path) = (run.join(format!(".{name}.new")), run.join(&name));
+    remove(&aside)?;
+    std::fs::create_dir_all(&aside).map_err(Error::io(&aside))?;
+    let weights = model.parameters().iter().map(|p| (p.name.clone(), &p.tensor)).collect::<Vec<_>>();
+    state.files = BTreeMap::from([(MODEL.to_owned(), write_tensors(&aside.join(MODEL), &weights)?)]);
+    write_json(&aside.join(STATE), &state)?;
+    sync_dir(&aside)?;
+    std::fs::rename(&aside, &path).map_err(Error::io(&path))?;
+    sync_dir(run)?;
+    Ok(path)
+}
+
 /// The complete-looking checkpoints of a run with their steps, oldest first. What they hold is not yet checked.
 pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
@@ -179,7 +194,7 @@ impl Checkpoint {
 }
 
 /// Writes tensors as safetensors, in order: 8 bytes with the header's length, the header as JSON, the values.
-fn write_tensors(path: &Path, tensors: &[(String, &Tensor)]) -> Result<FileSum> {
+pub(crate) fn write_tensors(path: &Path, tensors: &[(String, &Tensor)]) -> Result<FileSum> {
     let mut end = 0;
     let info = |(name, tensor): &(String, &Tensor)| {
         let start = end;
@@ -310,6 +325,11 @@ pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
         std::fs::rename(&aside, path)
     };
     write().map_err(Error::io(path))
+}
+
+/// Gives a complete file its name.
+pub(crate) fn rename(aside: &Path, path: &Path) -> Result<()> {
+    std::fs::rename(aside, path).map_err(Error::io(path))
 }
 
 /// Takes a checkpoint out of sight in one step, then removes it.

@@ -83,6 +83,14 @@ pub struct ModelConfig {
     pub tied: bool,
     /// Whether linear layers have a bias.
     pub bias: bool,
+    /// What the normalisations add to the variance.
+    #[serde(default = "default_norm_eps")]
+    pub norm_eps: f64,
+}
+
+/// GPT-2's, and that of every run from before it could be chosen.
+fn default_norm_eps() -> f64 {
+    1e-5
 }
 
 impl ModelConfig {
@@ -416,6 +424,7 @@ fn gpt2(layers: u32, heads: u32, kv_heads: u32, channels: u32) -> ModelConfig {
         qk_norm: false,
         tied: true,
         bias: true,
+        norm_eps: default_norm_eps(),
     }
 }
 

@@ -57,6 +57,12 @@ pub enum Error {
     /// The stream of token ids is not what `curate embed` writes.
     #[error("the token ids on standard input are damaged: {problem}")]
     Ids { problem: String },
+    /// A model of another program cannot be taken over.
+    #[error("{path}: {problem}", path = .path.display())]
+    Foreign { path: PathBuf, problem: String },
+    /// The model has a shape that the format cannot say.
+    #[error("this model cannot be exported to {format}: {problem}")]
+    NoSuchForm { format: &'static str, problem: String },
     /// The split has nothing to train on or to score.
     #[error("split {split:?} of {shards} has no {what}", shards = .shards.display())]
     NothingThere { shards: PathBuf, split: String, what: &'static str },
@@ -91,6 +97,10 @@ impl Error {
                 Some("a smaller --lr, a longer --warmup or --dtype fp32 may help; the last checkpoint is intact".into())
             }
             Error::NotFiniteModel { .. } => Some("the checkpoint's weights are not usable: try an earlier one".into()),
+            Error::Foreign { .. } => Some(
+                "gpt2, llama and qwen3 models as safetensors, and llama models as GGUF in F32, F16, Q4_0, Q4_1 or Q8_0 are read".into(),
+            ),
+            Error::NoSuchForm { .. } => Some("the gpt2-* and llama-* presets can be exported as they are".into()),
             Error::Ids { .. } => Some("call `curate embed`, and look above for what ended it".into()),
             Error::Device { device, .. } if device.starts_with("cuda") => Some(
                 "use --device cpu, or make a libtorch that can use the GPU: python3 tools/bootstrap.py --cuda".into(),

@@ -20,10 +20,13 @@ pub mod embed;
 mod error;
 pub mod eval;
 pub mod generate;
+pub mod gguf;
+pub mod hf;
 pub mod model;
 pub mod npy;
 pub mod optim;
 pub mod rng;
+pub mod scaling;
 pub mod schedule;
 pub mod train;
 

@@ -32,6 +32,9 @@ enum Command {
     Eval(commands::eval::EvalArgs),
     Generate(commands::generate::GenerateArgs),
     Embed(commands::embed::EmbedArgs),
+    Export(commands::export::ExportArgs),
+    Import(commands::import::ImportArgs),
+    Scaling(commands::scaling::ScalingArgs),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +45,9 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Embed(args) => commands::embed::run(&args),
+        Command::Export(args) => commands::export::run(&args),
+        Command::Import(args) => commands::import::run(&args),
+        Command::Scaling(args) => commands::scaling::run(&args),
     };
     match outcome {
         Ok(exit) => exit.into(),

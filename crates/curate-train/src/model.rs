@@ -18,9 +18,6 @@ use crate::rng::Rng;
 /// Standard deviation of initial weights (GPT-2).
 const INIT_STD: f64 = 0.02;
 
-/// Epsilon of the normalisations (GPT-2's; Llama's own is the same).
-const NORM_EPS: f64 = 1e-5;
-
 /// Targets with this value are not scored.
 pub const IGNORE: i64 = -100;
 
@@ -84,6 +81,7 @@ struct Linear {
 struct NormLayer {
     weight: Tensor,
     bias: Option<Tensor>,
+    eps: f64,
 }
 
 /// Cosines and sines of the rotary angles: [T, D / 2] each.
@@ -99,6 +97,8 @@ pub struct KvCache {
     /// One pair for each layer: [B, K, T, D] each.
     layers: Vec<(Tensor, Tensor)>,
     len: i64,
+    /// Tokens of each text, where texts of a batch have their own lengths.
+    rows: Option<Vec<i64>>,
 }
 
 impl KvCache {
@@ -110,6 +110,12 @@ impl KvCache {
     /// Whether no token was seen.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Forgets the texts that are told.
+    pub(crate) fn clear_rows(&mut self, which: &[bool]) {
+        let rows = self.rows.iter_mut().flatten().zip(which);
+        rows.filter(|(_, clear)| **clear).for_each(|(length, _)| *length = 0);
     }
 
     /// Forgets all tokens; the memory is kept.
@@ -233,7 +239,38 @@ impl Model {
         let shape = [batch, c.kv_heads.into(), c.context.into(), c.head_size().into()];
         let empty = || Tensor::f_zeros(shape, (self.kind, self.device));
         let layers = (0..c.layers).map(|_| Ok((empty()?, empty()?))).collect::<Result<_>>()?;
-        Ok(KvCache { layers, len: 0 })
+        Ok(KvCache { layers, len: 0, rows: None })
+    }
+
+    /// An empty cache for `batch` texts, each with a length of its own; see [`Model::read_row`].
+    pub fn new_rows(&self, batch: usize) -> Result<KvCache> {
+        Ok(KvCache { rows: Some(vec![0; batch]), ..self.new_cache(batch as i64)? })
+    }
+
+    /// Logits after the last of `tokens`, which become all that the cache holds of one text.
+    ///
+    /// **Shapes**: `tokens` [1, T] → [V] in fp32.
+    pub fn read_row(&self, tokens: &Tensor, cache: &mut KvCache, row: usize) -> Result<Tensor> {
+        let part = |store: &Tensor| store.f_narrow(0, row as i64, 1);
+        let layers = cache.layers.iter().map(|(k, v)| Ok((part(k)?, part(v)?))).collect::<Result<_>>()?;
+        // Views of the same memory: what is written there is in the cache.
+        let mut view = KvCache { layers, len: 0, rows: None };
+        let logits = self.next_logits(tokens, &mut view)?.f_squeeze_dim(0)?;
+        let rows = cache.rows.as_mut().expect("made by new_rows");
+        rows[row] = view.len;
+        Ok(logits)
+    }
+
+    /// Logits after one more token of each text, which is added to the cache; texts without a token are left as they are.
+    ///
+    /// **Shapes**: one id or none for each of B texts → [B, V] in fp32.
+    pub fn next_logits_of_rows(&self, ids: &[Option<i64>], cache: &mut KvCache) -> Result<Tensor> {
+        let tokens: Vec<i64> = ids.iter().map(|id| id.unwrap_or(0)).collect();
+        let tokens = Tensor::f_from_slice(&tokens)?.f_unsqueeze(1)?.f_to_device(self.device)?;
+        let hidden = self.hidden(&tokens, Some(cache))?;
+        let rows = cache.rows.as_mut().expect("made by new_rows");
+        rows.iter_mut().zip(ids).filter(|(_, id)| id.is_some()).for_each(|(row, _)| *row += 1);
+        Ok(self.head(&hidden)?.f_squeeze_dim(1)?)
     }
 
     /// Logits after the last of `tokens`, which follow those in the cache and are added to it.
@@ -253,17 +290,32 @@ impl Model {
     fn hidden(&self, tokens: &Tensor, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
         let (_, time) = tokens.size2()?;
         let start = cache.as_ref().map_or(0, |cache| cache.len);
+        let rows = cache
+            .as_ref()
+            .and_then(|cache| cache.rows.as_ref())
+            .map(|rows| Rows::new(rows, self))
+            .transpose()?;
         let mut x = Tensor::f_embedding(&self.embedding, tokens, -1, false, false)?; // [B, T, C]
         if let Some(position) = &self.position {
-            x = x.f_add(&position.f_narrow(0, start, time)?)?;
+            x = x.f_add(&match &rows {
+                Some(rows) => position.f_index_select(0, &rows.places)?.f_unsqueeze(1)?,
+                None => position.f_narrow(0, start, time)?,
+            })?;
         }
         x = x.f_to_kind(self.kind)?;
         let rotation = match &self.rotation {
-            Some(rotation) => Some(rotation.narrow(start, time, self.kind)?),
+            Some(rotation) => Some(match &rows {
+                Some(rows) => rotation.select(&rows.places, self.kind)?,
+                None => rotation.narrow(start, time, self.kind)?,
+            }),
             None => None,
         };
         for (layer, block) in self.blocks.iter().enumerate() {
-            let past = cache.as_mut().map(|cache| Past { start, pair: &mut cache.layers[layer] });
+            let past = cache.as_mut().map(|cache| Past {
+                start,
+                pair: &mut cache.layers[layer],
+                rows: rows.as_ref(),
+            });
             let attended = block.attention.forward(
                 &self.normed(&block.norm1, &x)?,
                 &self.config,
@@ -335,11 +387,40 @@ impl Block {
 struct Past<'a> {
     start: i64,
     pair: &'a mut (Tensor, Tensor),
+    rows: Option<&'a Rows>,
+}
+
+/// One new token for each of several texts of unequal length.
+struct Rows {
+    lengths: Vec<i64>,
+    /// The same on the device: [B].
+    places: Tensor,
+    /// Which places of the cache each text has, its new token included: [B, 1, 1, T].
+    mask: Tensor,
+}
+
+impl Rows {
+    fn new(lengths: &[i64], model: &Model) -> Result<Rows> {
+        let places = Tensor::f_from_slice(lengths)?.f_to_device(model.device)?;
+        let longest = 1 + lengths.iter().copied().max().unwrap_or(0);
+        let all = Tensor::f_arange(longest, (Kind::Int64, model.device))?;
+        let mask = all.f_unsqueeze(0)?.f_le_tensor(&places.f_unsqueeze(1)?)?;
+        Ok(Rows { lengths: lengths.to_vec(), places, mask: mask.f_unsqueeze(1)?.f_unsqueeze(1)? })
+    }
 }
 
 impl Past<'_> {
     /// Adds the new keys and values and returns all of them.
     fn extend(self, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+        if let Some(rows) = self.rows {
+            let add = |store: &Tensor, new: &Tensor| -> Result<Tensor> {
+                for (row, &at) in (0..).zip(&rows.lengths) {
+                    store.f_narrow(0, row, 1)?.f_narrow(2, at, 1)?.f_copy_(&new.f_narrow(0, row, 1)?)?;
+                }
+                Ok(store.f_narrow(2, 0, rows.mask.size()[3])?)
+            };
+            return Ok((add(&self.pair.0, k)?, add(&self.pair.1, v)?));
+        }
         let time = k.size()[2];
         let add = |store: &Tensor, new: &Tensor| -> Result<Tensor> {
             store.f_narrow(2, self.start, time)?.f_copy_(new)?;
@@ -368,8 +449,8 @@ impl Attention {
         let mut k = by_head(&parts[1], kv_heads)?; // [B, K, T, D]
         let mut v = by_head(&parts[2], kv_heads)?;
         if let Some((q_weight, k_weight)) = &self.qk_norm {
-            q = rms_norm(&q, q_weight)?;
-            k = rms_norm(&k, k_weight)?;
+            q = rms_norm(&q, q_weight, config.norm_eps)?;
+            k = rms_norm(&k, k_weight, config.norm_eps)?;
         }
         if let Some(rotation) = rotation {
             q = rotation.apply(&q)?;
@@ -377,13 +458,15 @@ impl Attention {
         }
         // With a cache a single new token may see everything; otherwise queries and keys begin together.
         let mut causal = true;
+        let mut mask = None;
         if let Some(past) = past {
-            causal = past.start == 0;
+            mask = past.rows.map(|rows| rows.mask.shallow_clone());
+            causal = past.start == 0 && mask.is_none();
             (k, v) = past.extend(&k, &v)?;
         }
         let grouped = kv_heads < heads;
         let y =
-            Tensor::f_scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, causal, None, grouped)?;
+            Tensor::f_scaled_dot_product_attention(&q, &k, &v, mask.as_ref(), 0.0, causal, None, grouped)?;
         self.out.forward(&y.f_transpose(1, 2)?.f_reshape([batch, time, heads * d])?)
     }
 }
@@ -413,18 +496,18 @@ impl Linear {
 impl NormLayer {
     fn forward(&self, x: &Tensor, norm: Norm) -> Result<Tensor> {
         match norm {
-            Norm::RmsNorm => rms_norm(x, &self.weight),
+            Norm::RmsNorm => rms_norm(x, &self.weight, self.eps),
             Norm::LayerNorm => {
                 let bias = self.bias.as_ref().map(|bias| bias.f_to_kind(x.kind())).transpose()?;
                 let weight = self.weight.f_to_kind(x.kind())?;
-                Ok(x.f_layer_norm(self.weight.size(), Some(&weight), bias.as_ref(), NORM_EPS, true)?)
+                Ok(x.f_layer_norm(self.weight.size(), Some(&weight), bias.as_ref(), self.eps, true)?)
             }
         }
     }
 }
 
-fn rms_norm(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    Ok(x.f_rms_norm(weight.size(), Some(weight.f_to_kind(x.kind())?), NORM_EPS)?)
+fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    Ok(x.f_rms_norm(weight.size(), Some(weight.f_to_kind(x.kind())?), eps)?)
 }
 
 impl Rotation {
@@ -441,6 +524,13 @@ impl Rotation {
     /// The angles of `time` places from `start` on.
     fn narrow(&self, start: i64, time: i64, kind: Kind) -> Result<Rotation> {
         let part = |table: &Tensor| table.f_narrow(0, start, time)?.f_to_kind(kind);
+        Ok(Rotation { cos: part(&self.cos)?, sin: part(&self.sin)? })
+    }
+
+    /// The angles of one place for each text: [B, 1, 1, D / 2].
+    fn select(&self, places: &Tensor, kind: Kind) -> Result<Rotation> {
+        let part =
+            |table: &Tensor| table.f_index_select(0, places)?.f_unsqueeze(1)?.f_unsqueeze(1)?.f_to_kind(kind);
         Ok(Rotation { cos: part(&self.cos)?, sin: part(&self.sin)? })
     }
 
@@ -505,7 +595,7 @@ impl Initializer {
             Norm::LayerNorm => Some(self.constant(&format!("{name}.bias"), c, 0.0)?),
             Norm::RmsNorm => None,
         };
-        Ok(NormLayer { weight, bias })
+        Ok(NormLayer { weight, bias, eps: config.norm_eps })
     }
 
     fn add(&mut self, name: &str, shape: &[i64], values: &[f32]) -> Result<Tensor> {

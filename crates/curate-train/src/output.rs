@@ -142,6 +142,38 @@ pub(crate) fn evaluation(evaluation: &Evaluation) {
     if let Some(unigram) = &evaluation.unigram {
         rows.push(("unigram", score_row(unigram)));
     }
+    if let Some(gap) = &evaluation.gap {
+        rows.push(("train", score_row(&gap.train)));
+        let text = format!(
+            "{:+.4} nats/token, {:+.4} bits/byte: held out less train",
+            gap.nats_per_token, gap.bits_per_byte
+        );
+        rows.push(("gap", text));
+    }
+    rows.push((
+        "words",
+        format!(
+            "word perplexity {:.3} over {} words, byte perplexity {:.4}, both without ends",
+            total.word_perplexity,
+            thousands(total.words),
+            total.byte_perplexity
+        ),
+    ));
+    if let Some(i) = &evaluation.interval {
+        let ([a, b], [c, d], [e, f]) = (i.nats_per_token, i.perplexity, i.bits_per_byte);
+        rows.push(("95 %", format!(
+            "{a:.4} to {b:.4} nats/token, perplexity {c:.3} to {d:.3}, {e:.4} to {f:.4} bits/byte over other draws of documents"
+        )));
+    }
+    if let Some(m) = &evaluation.macro_average {
+        rows.push((
+            "macro",
+            format!(
+                "{:.4} nats/token, {:.4} bits/byte: mean of the domains",
+                m.nats_per_token, m.bits_per_byte
+            ),
+        ));
+    }
     let domains: Vec<_> =
         evaluation.domains.iter().map(|d| (format!("domain {}", d.domain), score_row(&d.score))).collect();
     rows.extend(domains.iter().map(|(name, row)| (name.as_str(), row.clone())));

@@ -8,8 +8,8 @@ use curate_io::{Destination, Format, OutputFormat};
 use serde::Serialize;
 
 use crate::commands::{
-    clean, completions, decontaminate, dedup, embed, generate, inspect, pack, read, run, score, stats,
-    tokenize, train_classifier, train_tokenizer, trainer, verify,
+    clean, completions, decontaminate, dedup, embed, generate, import, inspect, pack, read, run, score,
+    stats, tokenize, train_classifier, train_tokenizer, trainer, verify,
 };
 use crate::failure::{Failure, Result};
 use crate::ui::{LogFormat, ProgressWhen};
@@ -46,6 +46,9 @@ pub(crate) enum Command {
     Train(trainer::TrainCommand),
     Eval(trainer::EvalCommand),
     Generate(generate::GenerateCommand),
+    Export(trainer::ExportCommand),
+    Import(import::ImportCommand),
+    Scaling(trainer::ScalingCommand),
     Embed(embed::EmbedCommand),
     Stats(stats::StatsCommand),
     Inspect(inspect::InspectCommand),

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use curate_train::checkpoint;
 use curate_train::device::DeviceChoice;
-use curate_train::eval::{DocumentScore, EvalOptions, Evaluation, evaluate};
+use curate_train::eval::{DocumentScore, EvalOptions, Evaluation, Gap, Like, evaluate};
 use curate_train::train::store_evaluation;
 use curate_train::{Error, Result};
 use serde::Serialize;
@@ -21,10 +21,14 @@ Examples:
   curate eval run
   curate eval run --split test --json - | jq .total.bits_per_byte
   curate eval run --checkpoint step-00000100 --window 256 --stride 64 --per-document scores.jsonl
+  curate eval run --like lm-eval --gap
 
 Protocol: each document alone; one end-of-document id before it, so that the first token is scored too; a window of \
 --window tokens moves by --stride; every stored token, the closing end-of-document id included, is scored exactly \
 once. Log-probabilities are fp32, sums f64.
+
+--like transformers makes one text of all documents and follows the recipe of transformers' page on perplexity, its \
+weights included; --like lm-eval is loglikelihood_rolling of lm-evaluation-harness. Both leave out end-of-document ids.
 
 Bits per byte = nats / (ln 2 × UTF-8 bytes); the column (without ends) leaves out the nats of the end-of-document \
 ids, which stand for no byte. The unigram row scores the same tokens by the token frequencies of the train split \
@@ -51,6 +55,21 @@ pub(crate) struct EvalArgs {
     /// Step from window to window, at most the window [default: half the window]
     #[arg(long, value_name = "T")]
     stride: Option<u32>,
+    /// Whose protocol: curate, transformers (its perplexity recipe) or lm-eval (loglikelihood_rolling)
+    #[arg(long, value_name = "TOOL", default_value = "curate", value_parser = like)]
+    like: Like,
+    /// The id before each document, such as a beginning-of-sequence id [default: the end-of-document id]
+    #[arg(long, value_name = "ID")]
+    prefix_id: Option<u32>,
+    /// Ids between documents where they make one text (--like transformers)
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    join_ids: Vec<u32>,
+    /// Also evaluate on as many tokens of the train split, spread over it, and tell the difference
+    #[arg(long)]
+    gap: bool,
+    /// Draws for the 95 % interval over documents; 0 = none
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    resamples: u32,
     /// Evaluate the first N documents only
     #[arg(long, value_name = "N")]
     max_documents: Option<u64>,
@@ -71,6 +90,15 @@ pub(crate) struct EvalArgs {
     quiet: bool,
 }
 
+fn like(text: &str) -> std::result::Result<Like, String> {
+    match text {
+        "curate" => Ok(Like::Curate),
+        "transformers" => Ok(Like::Transformers),
+        "lm-eval" => Ok(Like::LmEval),
+        _ => Err("expected curate, transformers or lm-eval".to_owned()),
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
     let interrupted = signals::listen();
@@ -83,6 +111,11 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
         stride: args.stride,
         max_documents: args.max_documents,
         max_tokens: None,
+        like: args.like,
+        prefix: args.prefix_id,
+        join: args.join_ids.clone(),
+        every: 0,
+        resamples: args.resamples,
         baseline: true,
     };
     let live = !args.quiet && std::io::stderr().is_terminal();
@@ -92,7 +125,16 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
         }
         if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let (evaluation, documents) = evaluate(&model, &shards, &options, &mut on_progress)?;
+    let (mut evaluation, documents) = evaluate(&model, &shards, &options, &mut on_progress)?;
+    if args.gap {
+        let all = shards.split("train")?.num_tokens();
+        let every = (all / evaluation.total.tokens.max(1)).max(1);
+        let options = EvalOptions { split: "train".into(), every, baseline: false, resamples: 0, ..options };
+        let train = evaluate(&model, &shards, &options, &mut on_progress)?.0.total;
+        let nats_per_token = evaluation.total.nats_per_token - train.nats_per_token;
+        let bits_per_byte = evaluation.total.bits_per_byte - train.bits_per_byte;
+        evaluation.gap = Some(Gap { train, nats_per_token, bits_per_byte });
+    }
     if live {
         output::live("");
     }

@@ -250,3 +250,76 @@ fn help_and_version_work() {
         assert!(help.contains("Examples:") && help.contains("--device"), "{help}");
     }
 }
+
+#[test]
+fn several_prompts_stop_where_they_are_told() {
+    let dir = TestDir::new();
+    let run = trained(&dir);
+    let flags = ["generate", &run, "--threads", "1", "--max-tokens", "12", "--seed", "3"];
+    let prompts = ["--prompt-ids", "0,1", "--prompt-ids", "2,3", "--num-samples", "2", "--batch-size", "3"];
+    let all = String::from_utf8(succeed(&[&flags[..], &prompts[..]].concat()).0).unwrap();
+    let texts: Vec<&str> = all.strip_suffix('\n').unwrap().split("\n---\n").collect();
+    assert_eq!(texts.len(), 4, "{all:?}");
+    assert!(texts[..2].iter().all(|t| t.starts_with("ab")) && texts[2..].iter().all(|t| t.starts_with("cd")));
+    // One at a time they are the same texts.
+    let one = String::from_utf8(succeed(&[&flags[..], &prompts[..6]].concat()).0).unwrap();
+    assert_eq!(one, all);
+    let stop = texts[0].chars().nth(4).expect("the text goes on").to_string();
+    let stopped = succeed(&[&flags[..], &["--prompt-ids", "0,1", "--stop", &stop]].concat()).0;
+    let stopped = String::from_utf8(stopped).unwrap();
+    let expected = texts[0][2..].find(&stop).map_or(texts[0], |at| &texts[0][..2 + at]);
+    assert_eq!(stopped.strip_suffix('\n').unwrap(), expected);
+    let stderr = fail(2, &["generate", &run, "--min-p", "2"]);
+    assert_eq!(stderr, "error: --min-p: must lie between 0 and 1, is 2\n");
+}
+
+#[test]
+fn the_gap_to_the_training_split_is_told() {
+    let dir = TestDir::new();
+    let run = trained(&dir);
+    let (stdout, stderr) = succeed(&["eval", &run, "--threads", "1", "--gap", "--json", "-"]);
+    let found: Value = serde_json::from_slice(&stdout).unwrap();
+    let number = |path: &str| found.pointer(path).and_then(Value::as_f64).unwrap();
+    let gap = number("/total/nats_per_token") - number("/gap/train/nats_per_token");
+    assert!((number("/gap/nats_per_token") - gap).abs() < 1e-12);
+    let (held, train) = (number("/total/tokens"), number("/gap/train/tokens"));
+    assert!(train > 0.5 * held && train < 2.0 * held, "{train} tokens of train beside {held}");
+    let [low, high] = [number("/interval/nats_per_token/0"), number("/interval/nats_per_token/1")];
+    assert!(low < number("/total/nats_per_token") && number("/total/nats_per_token") < high);
+    assert!(number("/total/words") >= number("/total/documents") - 1.0);
+    assert!(stderr.contains("word perplexity") && stderr.contains("95 %"), "{stderr}");
+    let (stdout, _) = succeed(&["eval", &run, "--like", "lm-eval", "--threads", "1", "--json", "-"]);
+    let like: Value = serde_json::from_slice(&stdout).unwrap();
+    assert_eq!(like["total"]["tokens"], held - number("/total/documents"));
+}
+
+#[test]
+fn scaling_reads_runs_and_plans() {
+    let dir = TestDir::new();
+    let run = trained(&dir);
+    let runs = dir.join("runs.jsonl");
+    let line = |n: f64, d: f64| {
+        let loss = 1.8172 + 482.01 * n.powf(-0.3478) + 2085.43 * d.powf(-0.3658);
+        format!("{{\"params\": {n}, \"tokens\": {d}, \"loss\": {loss}}}\n")
+    };
+    let lines: String = (0..5)
+        .flat_map(|i| (0..5).map(move |j| (i, j)))
+        .map(|(i, j)| line(1e7 * 3f64.powi(i), 3e8 * 4f64.powi(j)))
+        .collect();
+    fs::write(&runs, lines).unwrap();
+    let json_file = dir.join("fit.json");
+    succeed(&["scaling", "fit", text(&runs), "--resamples", "5", "--json", text(&json_file)]);
+    let law = &json(text(&json_file))["law"];
+    assert!((law["e"].as_f64().unwrap() - 1.8172).abs() < 0.02, "{law}");
+    let (_, stderr) = succeed(&["scaling", "plan", "--flops", "5.76e23", "--constants", text(&json_file)]);
+    assert!(stderr.contains("25 runs in"), "{stderr}");
+    let (_, stderr) = succeed(&["scaling", "plan", "--flops", "5.76e23"]);
+    assert!(
+        ["besiroglu", "hoffmann-tex", "kaplan", "18.4"].iter().all(|word| stderr.contains(word)),
+        "{stderr}"
+    );
+    let stderr = fail(2, &["scaling", "fit", &run]);
+    assert!(stderr.contains("1 runs cannot determine the constants"), "{stderr}");
+    let stderr = fail(2, &["scaling", "plan", "--flops", "0"]);
+    assert!(stderr.contains("--flops: must be at least 1e6"), "{stderr}");
+}

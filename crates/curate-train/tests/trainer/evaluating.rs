@@ -3,7 +3,7 @@ use std::ops::ControlFlow;
 use curate_shards::ShardSet;
 use curate_train::Error;
 use curate_train::config::{Dtype, ModelConfig, preset};
-use curate_train::eval::{DocumentScore, EvalOptions, Evaluation, evaluate};
+use curate_train::eval::{DocumentScore, EvalOptions, Evaluation, Like, evaluate};
 use curate_train::model::Model;
 use tch::{Device, Kind};
 
@@ -168,4 +168,49 @@ fn impossible_requests_are_refused() {
     check(options("test"), "test");
     let interrupted = evaluate(&model, &shards, &options("val"), &mut |_, _| ControlFlow::Break(()));
     assert!(matches!(interrupted, Err(Error::Interrupted)));
+}
+
+#[test]
+#[allow(clippy::print_stdout)]
+fn other_tools_say_the_same_under_their_protocols() {
+    let Some(python) = crate::hf::python() else { return };
+    let dir = TestDir::new();
+    let (shards, model) = (shards(&dir), model());
+    let folder = dir.join("model");
+    curate_train::hf::export(&model, &shards.manifest().tokenizer, None, &folder).unwrap();
+    let split = shards.split("val").unwrap();
+    let text = |i| split.document(i).tokens.iter().filter(|&id| id != EOD).collect::<Vec<_>>();
+    let documents: Vec<Vec<u32>> = (0..split.num_documents()).map(text).collect();
+    let windows = [(16, 16), (16, 8), (16, 1), (7, 3), (2, 2)];
+    let task = serde_json::json!({ "documents": documents, "join": [3, 4], "windows": windows, "prefix": 5 });
+    std::fs::write(folder.join("task.json"), task.to_string()).unwrap();
+    let told: serde_json::Value =
+        serde_json::from_str(&crate::hf::ask(&python, "eval_oracle.py", &[&folder])).unwrap();
+    for (i, (window, stride)) in windows.into_iter().enumerate() {
+        let like = |like, stride| {
+            let join = vec![3, 4];
+            let options =
+                EvalOptions { window: Some(window), stride, like, join, prefix: Some(5), ..options("val") };
+            evaluated(&model, &shards, &options).0.total
+        };
+        let (ours, theirs) = (like(Like::Transformers, Some(stride)), &told["transformers"][i]);
+        assert_eq!(ours.tokens, theirs["tokens"], "window {window}, stride {stride}");
+        let mean = theirs["nats"].as_f64().unwrap() / ours.tokens as f64;
+        assert!(
+            (ours.nats_per_token - mean).abs() < 1e-4,
+            "{window}, {stride}: {} {mean}",
+            ours.nats_per_token
+        );
+        let Some(nats) = told["lm_eval"][i].as_f64() else {
+            println!("skipped: this Python has no lm-eval (pip install --no-deps lm-eval)");
+            continue;
+        };
+        let ours = like(Like::LmEval, None);
+        assert_eq!(ours.tokens, documents.iter().map(|d| d.len() as u64).sum::<u64>());
+        assert!(
+            (ours.nats - nats).abs() / (ours.tokens as f64) < 1e-4,
+            "window {window}: {} {nats}",
+            ours.nats
+        );
+    }
 }

@@ -1,5 +1,5 @@
 use curate_train::config::{Dtype, ModelConfig, preset};
-use curate_train::generate::{Generator, Sampling};
+use curate_train::generate::{Batch, Generator, Sampling};
 use curate_train::model::Model;
 use curate_train::rng::Rng;
 use tch::Device;
@@ -27,7 +27,8 @@ fn models() -> Vec<Model> {
     ]
 }
 
-const SAMPLING: Sampling = Sampling { temperature: 0.8, top_k: 0, top_p: 0.95 };
+const SAMPLING: Sampling =
+    Sampling { temperature: 0.8, top_k: 0, top_p: 0.95, min_p: 0.0, repetition_penalty: 1.0 };
 
 fn generate(mut generator: Generator<'_>, count: usize) -> Vec<u32> {
     (0..count).map(|_| generator.next_token().unwrap()).collect()
@@ -65,6 +66,42 @@ fn cached_logits_are_those_of_the_whole_text() {
         };
         check(4, &ids[..5]);
         (5..16).for_each(|at| check(at, &ids[at..=at]));
+    }
+}
+
+#[test]
+fn a_batch_gives_what_each_text_gives_alone() {
+    for model in models() {
+        let prompts: Vec<Vec<u32>> =
+            vec![vec![], vec![3, 1, 4], (0..40).map(|i| i % 26).collect(), vec![7; 9], vec![2]];
+        let alone: Vec<Vec<u32>> = (0..)
+            .zip(&prompts)
+            .map(|(seed, prompt)| generate(generator(&model, prompt, seed), 20 + seed as usize))
+            .collect();
+        // Three slots for five texts: the fourth and fifth take over the places of those that are done first.
+        let mut batch = Batch::new(&model, 3, SAMPLING).unwrap();
+        let mut texts = vec![Vec::new(); 5];
+        let mut holds: Vec<Option<usize>> = vec![None; 3];
+        let mut waiting = 0..5;
+        loop {
+            for (slot, held) in holds.iter_mut().enumerate() {
+                if held.is_none_or(|text| texts[text].len() == alone[text].len()) {
+                    batch.end(slot);
+                    *held = waiting.next();
+                    if let Some(text) = *held {
+                        batch.begin(slot, EOD, &prompts[text], Rng::new(text as u64, "test")).unwrap();
+                    }
+                }
+            }
+            let chosen = batch.step().unwrap();
+            if chosen.is_empty() {
+                break;
+            }
+            for (slot, id) in chosen {
+                texts[holds[slot].unwrap()].push(id);
+            }
+        }
+        assert_eq!(texts, alone, "{:?}", model.config());
     }
 }
 

@@ -6,6 +6,7 @@
 //! - `checkpoints`: round trips, damage, options that do not match
 //! - `evaluating`: every token scored once, against a plain f64 model
 //! - `generating`: the cache against recomputing, seeds
+//! - `hf`: models of transformers and GGUF files, both ways, with transformers as the oracle
 //! - `embedding`: the mean of the hidden state against each window alone; the stream of ids; the array
 //! - `commands`: the program from the outside: messages, exit codes, files
 
@@ -16,6 +17,7 @@ mod commands;
 mod embedding;
 mod evaluating;
 mod generating;
+mod hf;
 mod learning;
 mod model;
 mod resuming;

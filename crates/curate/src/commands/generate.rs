@@ -21,10 +21,19 @@ pub(crate) fn execute(command: &GenerateCommand) -> Result<Exit> {
     match become_trainer("generate", &with_prompt_ids(&command.args)?)? {}
 }
 
-/// The arguments with `--prompt TEXT` replaced by `--prompt-ids` in the run's own vocabulary.
+/// The arguments with each `--prompt TEXT` replaced by `--prompt-ids` in the run's own vocabulary.
 fn with_prompt_ids(args: &[OsString]) -> Result<Vec<OsString>> {
+    let mut args = args.to_vec();
+    while let Some(changed) = with_first_prompt_ids(&args)? {
+        args = changed;
+    }
+    Ok(args)
+}
+
+/// The arguments with the first `--prompt` replaced; `None` if there is none.
+fn with_first_prompt_ids(args: &[OsString]) -> Result<Option<Vec<OsString>>> {
     let Some(at) = args.iter().position(|a| a == "--prompt" || starts_with(a, "--prompt=")) else {
-        return Ok(args.to_vec());
+        return Ok(None);
     };
     let run = args.first().filter(|a| !starts_with(a, "-")).ok_or_else(|| {
         Failure::new("expected the run directory before --prompt")
@@ -39,7 +48,7 @@ fn with_prompt_ids(args: &[OsString]) -> Result<Vec<OsString>> {
     let mut changed = args.to_vec();
     let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
     changed.splice(at..at + used, [OsString::from(format!("--prompt-ids={}", ids.join(",")))]);
-    Ok(changed)
+    Ok(Some(changed))
 }
 
 fn encode(run: &Path, text: &str) -> Result<Vec<u32>> {

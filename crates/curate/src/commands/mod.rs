@@ -12,6 +12,7 @@ pub(crate) mod pack;
 pub(crate) mod run;
 pub(crate) mod trainer;
 pub(crate) mod generate;
+pub(crate) mod import;
 pub(crate) mod embed;
 pub(crate) mod stats;
 pub(crate) mod inspect;
@@ -36,6 +37,9 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit> {
         Command::Train(command) => trainer::train(&command),
         Command::Eval(command) => trainer::eval(&command),
         Command::Generate(command) => generate::execute(&command),
+        Command::Export(command) => trainer::export(&command),
+        Command::Import(command) => import::execute(&command),
+        Command::Scaling(command) => trainer::scaling(&command),
         Command::Embed(command) => embed::execute(&command),
         Command::Stats(command) => stats::execute(&command),
         Command::Inspect(command) => inspect::execute(&command),

@@ -32,6 +32,30 @@ pub(crate) struct EvalCommand {
     args: Vec<OsString>,
 }
 
+/// Write a trained model for transformers (`curate export --help` for its options)
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct ExportCommand {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    args: Vec<OsString>,
+}
+
+pub(crate) fn export(command: &ExportCommand) -> Result<Exit> {
+    match become_trainer("export", &command.args)? {}
+}
+
+/// Fit scaling laws to runs, and plan runs by them (`curate scaling --help` for its options)
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct ScalingCommand {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    args: Vec<OsString>,
+}
+
+pub(crate) fn scaling(command: &ScalingCommand) -> Result<Exit> {
+    match become_trainer("scaling", &command.args)? {}
+}
+
 pub(crate) fn train(command: &TrainCommand) -> Result<Exit> {
     match become_trainer("train", &command.args)? {}
 }
