@@ -17,6 +17,7 @@ mod dedup_semantic;
 mod dedup_matrix;
 mod decontaminate;
 mod tokens;
+mod python_reader;
 mod run;
 mod pipelines;
 mod stats;
