@@ -15,7 +15,10 @@ import os
 import subprocess
 import sys
 
-import numpy as np
+# This directory has a datatrove.py of its own.
+sys.path.pop(0)
+
+import numpy as np  # noqa: E402
 
 curate, shards, scratch = sys.argv[1:]
 manifest = json.load(open(os.path.join(shards, "manifest.json")))
