@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::{curate, root};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 20] = [
     "read",
     "clean",
     "clean diff",
@@ -16,6 +16,8 @@ const COMMANDS: [&str; 18] = [
     "train-tokenizer",
     "tokenize",
     "pack",
+    "shards",
+    "shards convert",
     "run",
     "embed",
     "stats",

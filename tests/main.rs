@@ -18,6 +18,7 @@ mod dedup_substring;
 mod dedup_matrix;
 mod decontaminate;
 mod tokens;
+mod python_reader;
 mod run;
 mod pipelines;
 mod stats;

@@ -38,12 +38,12 @@
 //! # Memory
 //!
 //! One pass, in the memory that [`Storage`] names; what does not fit goes to files, and the answer is the same. Only
-//! kept documents are remembered: 8 bytes for each different shingle (about one a word), 12 bytes for each band and for the
-//! content, a record of 40 bytes, and the id. Of these the newest are in memory; the keys of the rest are in
-//! sorted files behind a filter that says of most documents, with one access to memory a band, that they have no
+//! kept documents are remembered: 8 bytes for each different shingle (about one a word), 12 bytes (6 in files) for each band
+//! and for the content, a record of 40 bytes, and the id. Of these the newest are in memory; the keys of the rest are in sorted
+//! files behind a filter that says of most documents, with one access to memory a band, that they have no
 //! candidates. Documents in flight between mapper and gate carry their shingle sets too. [`DedupSummary`] counts the bytes of
 //! memory and disk. Beyond the budget there are 32 bytes for each full bucket, about 12 for each cluster, and one fence of 8 bytes
-//! for 3 KiB of keys on disk.
+//! for each KiB of keys on disk.
 //!
 //! An index is the same files in a directory that stays ([`Place::Index`]): deduplicating A and then B with one gives
 //! what deduplicating A and B together gives.

@@ -70,6 +70,19 @@ impl AtomicFile {
     }
 }
 
+/// For writers that wrap another, such as a compressor.
+impl Write for &mut AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if !self.committed {
@@ -92,6 +105,30 @@ pub(crate) fn sync_directory(dir: &Path) -> Result<()> {
         File::open(dir).and_then(|handle| handle.sync_all()).map_err(Error::io("sync", dir))?;
     }
     Ok(())
+}
+
+/// Gives a directory whose files are all complete its name, which may be that of an empty directory.
+pub(crate) fn publish_directory(temporary: &Path, target: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(temporary).map_err(Error::io("list", temporary))? {
+        let path = entry.map_err(Error::io("list", temporary))?.path();
+        if path.is_dir() {
+            sync_directory(&path)?;
+        }
+    }
+    sync_directory(temporary)?;
+    std::fs::rename(temporary, target).map_err(Error::io("rename", temporary))?;
+    match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
+        _ => sync_directory(Path::new(".")),
+    }
+}
+
+/// Removes a directory that may not be there, with all that is in it.
+pub(crate) fn remove_directory_if_present(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Removes a file that may not be there.

@@ -67,6 +67,20 @@ pub enum Error {
     #[error("{}: an earlier write failed, the set cannot be finished", dir.display())]
     BrokenWriter { dir: PathBuf },
 
+    // Conversion.
+    /// Nothing at the path has a name or a beginning that a format of token files has.
+    #[error("{}: no token files of a format that is known", path.display())]
+    UnknownFormat { path: PathBuf },
+    /// The path holds no files of the format that was asked for.
+    #[error("{}: no {format} token files", path.display())]
+    NothingToImport { path: PathBuf, format: &'static str },
+    /// The format has no way to say what the set holds.
+    #[error("{format} files cannot hold this set: {problem}")]
+    CannotExport { format: &'static str, problem: String },
+    /// A number in a token file is no id of the vocabulary.
+    #[error("{}: byte {offset}: the id is {got}, outside the vocabulary of {vocab_size}", path.display())]
+    BadToken { path: PathBuf, offset: u64, got: String, vocab_size: u32 },
+
     // Files that are not what they should be.
     /// The directory holds no `manifest.json`.
     #[error("{}: not a shard set, there is no manifest.json", dir.display())]
@@ -121,6 +135,16 @@ impl Error {
             Error::TokenOutOfRange { .. } => {
                 Some("the documents were made by another tokenizer than the one given".to_owned())
             }
+            Error::UnknownFormat { .. } => Some(
+                "curate, megatron, nanogpt, llmc, olmo, datatrove and mds are known; name one with --from"
+                    .to_owned(),
+            ),
+            Error::NothingToImport { .. } => {
+                Some("give the directory, the file or the Megatron prefix that holds them".to_owned())
+            }
+            Error::BadToken { .. } => Some(
+                "another tokenizer made the ids, or they are of another width (--token-bytes)".to_owned(),
+            ),
             Error::MissingEod { .. } => Some("`curate tokenize` appends the id to every document".to_owned()),
             Error::Incomplete { .. } => {
                 Some("run the command that wrote it again; it starts afresh".to_owned())

@@ -55,6 +55,7 @@ mod splits;
 mod packing;
 mod view;
 mod atomic;
+pub mod convert;
 mod reader;
 mod map;
 #[cfg(test)]

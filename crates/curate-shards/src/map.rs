@@ -29,6 +29,12 @@ impl Map {
         Ok(Map { path, mmap })
     }
 
+    /// Maps a file of any size: one of another program, whose size is checked by what it says inside.
+    pub(crate) fn open_whole(path: PathBuf) -> Result<Map> {
+        let bytes = std::fs::metadata(&path).map_err(Error::io("open", &path))?.len();
+        Map::open(path, bytes)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

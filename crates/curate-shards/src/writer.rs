@@ -134,12 +134,22 @@ impl ShardSetWriter {
     /// [`Error::AlreadyComplete`] if a set is there and `force` is not given; [`Error::ForeignFile`] if a file of
     /// another origin has a name that is needed; [`Error::Busy`] while another process writes; [`Error::BadOption`].
     pub fn create(dir: &Path, options: WriterOptions) -> Result<ShardSetWriter> {
+        let names: Vec<String> = options.splits.names().into_iter().map(str::to_owned).collect();
+        ShardSetWriter::create_named(dir, options, &names)
+    }
+
+    /// As [`ShardSetWriter::create`], with splits of these names, for documents that come with their split and are
+    /// given to [`ShardSetWriter::push_to`].
+    pub(crate) fn create_named(
+        dir: &Path,
+        options: WriterOptions,
+        names: &[String],
+    ) -> Result<ShardSetWriter> {
         options.check()?;
         std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
         let lock = claim(dir, &options)?;
         let files = write_side_files(dir, &options)?;
-        let names = options.splits.names();
-        let splits = names.into_iter().map(SplitWriter::new).collect();
+        let splits = names.iter().map(|name| SplitWriter::new(name)).collect();
         let width = Width::from_vocab_size(options.tokenizer.vocab_size);
         Ok(ShardSetWriter {
             dir: dir.to_owned(),
@@ -164,6 +174,12 @@ impl ShardSetWriter {
     /// [`Error::TokenOutOfRange`], [`Error::MissingEod`], [`Error::DocumentTooLong`], [`Error::TooManyDomains`],
     /// [`Error::Io`].
     pub fn push(&mut self, doc: &TokenDocument<'_>) -> Result<()> {
+        let side = self.options.splits.side(self.options.seed, doc.key);
+        self.push_to(side, doc)
+    }
+
+    /// Appends a document to the split of this number.
+    pub(crate) fn push_to(&mut self, side: usize, doc: &TokenDocument<'_>) -> Result<()> {
         if self.broken {
             return Err(Error::BrokenWriter { dir: self.dir.clone() });
         }
@@ -171,7 +187,6 @@ impl ShardSetWriter {
         self.pushed += 1;
         check_document(doc, document, &self.options.tokenizer)?;
         let domain = self.domains.index(doc.domain, document)?;
-        let side = self.options.splits.side(self.options.seed, doc.key);
         encode(doc.tokens, self.width, &mut self.encoded);
         let split = &mut self.splits[side];
         let written = split.append(&self.dir, &self.options, self.width, doc, domain, &self.encoded);

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::commands::{
     clean, completions, decontaminate, dedup, embed, generate, import, inspect, pack, read, run, score,
-    stats, tokenize, train_classifier, train_tokenizer, trainer, verify,
+    shards, stats, tokenize, train_classifier, train_tokenizer, trainer, verify,
 };
 use crate::failure::{Failure, Result};
 use crate::ui::{LogFormat, ProgressWhen};
@@ -42,6 +42,7 @@ pub(crate) enum Command {
     TrainTokenizer(train_tokenizer::TrainTokenizerCommand),
     Tokenize(tokenize::TokenizeCommand),
     Pack(pack::PackCommand),
+    Shards(shards::ShardsCommand),
     Run(run::RunCommand),
     Train(trainer::TrainCommand),
     Eval(trainer::EvalCommand),

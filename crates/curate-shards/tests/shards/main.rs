@@ -2,11 +2,13 @@
 //!
 //! - `round_trip`: what is written is what is read, here and by an independent reader of the formats.
 //! - `writer`: refusals, leftovers of interrupted runs, replacing, views added later.
+//! - `convert`: to other formats and back.
 //! - `damage`: files that were cut or changed.
 //! - `support`: small corpora, directories, the independent reader.
 
 #![allow(clippy::disallowed_methods)] // tests make files as they need them
 
+mod convert;
 mod damage;
 mod round_trip;
 mod support;

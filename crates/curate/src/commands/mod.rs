@@ -9,6 +9,7 @@ pub(crate) mod decontaminate;
 pub(crate) mod train_tokenizer;
 pub(crate) mod tokenize;
 pub(crate) mod pack;
+pub(crate) mod shards;
 pub(crate) mod run;
 pub(crate) mod trainer;
 pub(crate) mod generate;
@@ -33,6 +34,7 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit> {
         Command::TrainTokenizer(command) => train_tokenizer::execute(&command),
         Command::Tokenize(command) => tokenize::execute(&command),
         Command::Pack(command) => pack::execute(&command),
+        Command::Shards(command) => shards::execute(&command),
         Command::Run(command) => run::execute(&command),
         Command::Train(command) => trainer::train(&command),
         Command::Eval(command) => trainer::eval(&command),
