@@ -7,8 +7,9 @@ usage: benches/dedup/substring.py FILE.jsonl [--megabytes 100] [--length 200] [-
 Cuts the beginning of FILE, runs both tools on it in turn, one thread each, and takes CPU seconds, wall seconds and peak resident
 memory, the peer's over its three commands (make, self-similar, collect). Then it compares what both found, byte by byte: every
 copy of a substring of LENGTH bytes, the first one too (`--substring-keep none`), which is what the peer's byte ranges hold. The peer
-reads one file of raw text, in which documents stand apart by a mark that occurs once; the marks are laid so that no substring can
-cross one. curate cuts whole characters only, so up to three bytes at each end of a range may differ; they are counted apart.
+reads one file of raw text, in which documents stand apart by a mark that occurs once. Two things are counted apart: curate cuts
+whole characters only, so up to three bytes at each end of a range differ; and the first and the last bytes of marks may be equal, so that
+the peer finds beginnings and ends of texts that are up to three bytes too short.
 
 The peer is built apart: `cargo build --release` in a checkout of google-research/deduplicate-text-datasets; without --peer, curate
 runs alone.
@@ -138,23 +139,29 @@ def main():
     both = sum(map(int.__and__, mine, other))
     only_mine = mine.count(1) - both
     # A byte that only the peer has is the rest of a character if the character lies partly outside its range.
-    cut, marks, missed = 0, 0, 0
+    cut, marks, short, missed = 0, 0, 0, 0
+    begins = set(starts)
     inside_mark = covered(((start - 6, start) for start in starts), total)
-    for at in (i for i in range(total) if other[i] and not mine[i]):
-        first = at
-        while text[first] & 0xC0 == 0x80:
-            first -= 1
-        last = first + 1
-        while last < total and text[last] & 0xC0 == 0x80:
-            last += 1
+    at = 0
+    while at < total:
+        if not other[at] or mine[at]:
+            at += 1
+            continue
         if inside_mark[at]:
-            marks += 1
-        elif not all(other[first:last]):
-            cut += 1
+            marks, at = marks + 1, at + 1
+            continue
+        end = at
+        while end < total and other[end] and not mine[end] and not inside_mark[end]:
+            end += 1
+        if (at in begins or end < total and inside_mark[end]) and end - at < options.length:
+            short += end - at
+        elif end - at <= 3 and any(byte & 0x80 for byte in text[at:end]):
+            cut += end - at
         else:
-            missed += 1
+            missed += end - at
+        at = end
     print(f"bytes found by both {both}, by curate alone {only_mine}, by suffix arrays alone {missed}; "
-          f"parts of characters left whole {cut}, of marks {marks}")
+          f"parts of characters left whole {cut}, of beginnings and ends that are too short {short}, of marks {marks}")
 
 
 if __name__ == "__main__":
