@@ -6,6 +6,7 @@ use curate_shards::TokenizerInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::engine::EngineKind;
 use crate::optim::AdamWOptions;
 use crate::schedule::{Schedule, Shape};
 use crate::{Error, Result};
@@ -173,6 +174,12 @@ pub struct NumericOptions {
     pub threads: u32,
     /// Rows of one forward and backward pass; a step adds up as many as it needs.
     pub micro_batch: u32,
+    /// How gradients are computed.
+    #[serde(default)]
+    pub engine: EngineKind,
+    /// Whether the fused engine runs each block again for its backward pass instead of keeping its activations.
+    #[serde(default)]
+    pub recompute: bool,
 }
 
 /// When things happen besides training.
@@ -272,10 +279,12 @@ impl TrainOptions {
 }
 
 /// Options that a resumed run may change.
-const RESUME_MAY_CHANGE: [&str; 9] = [
+const RESUME_MAY_CHANGE: [&str; 11] = [
     "--device",
     "--threads",
     "--micro-batch",
+    "--engine",
+    "--recompute",
     "--eval-every",
     "--eval-tokens",
     "--eval-split",
@@ -285,7 +294,7 @@ const RESUME_MAY_CHANGE: [&str; 9] = [
 ];
 
 /// Those of them that change rounding.
-const ROUNDING: [&str; 3] = ["--device", "--threads", "--micro-batch"];
+const ROUNDING: [&str; 4] = ["--device", "--threads", "--micro-batch", "--engine"];
 
 /// Names and values of the options, groups opened.
 fn leaves(value: &Value) -> Vec<(String, String)> {
@@ -468,6 +477,8 @@ impl Preset {
                 device: "cpu".to_owned(),
                 threads: 1,
                 micro_batch: 0,
+                engine: EngineKind::Reference,
+                recompute: false,
             },
             cadence: Cadence {
                 eval_every: 0,

@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{self, Checkpoint, State};
-use crate::config::RunConfig;
+use crate::config::{NumericOptions, RunConfig};
 use crate::data::{Batch, Loader};
+use crate::engine;
 use crate::eval::{EvalOptions, Evaluation, evaluate};
 use crate::model::Model;
 use crate::optim::{self, AdamW};
@@ -182,6 +183,8 @@ impl Trainer {
         let end = stop_after.unwrap_or(u64::MAX).min(schedule.steps);
         let mut log = Log::open(&self.dir, self.step)?;
         let mut loader = Loader::start(&self.shards, &options.data, self.step, end)?;
+        let NumericOptions { engine, recompute, .. } = options.numerics;
+        let mut engine = engine::new(engine, &self.model, recompute)?;
         let mut saved = self.step > 0; // a resumed state is on disk
 
         while self.step < end && !interrupted.load(Ordering::Relaxed) {
@@ -200,14 +203,12 @@ impl Trainer {
             let lr = schedule.lr(self.step);
             let batch = loader.next_batch()?;
 
-            let (loss, mut gradients) =
-                loss_and_gradients(&self.model, &batch, options.numerics.micro_batch)?;
-            let loss_nats = loss.f_double_value(&[])?; // waits for the device
-            let grad_norm = optim::global_norm(&gradients)?;
+            let loss_nats = engine.loss(&self.model, &batch, options.numerics.micro_batch)?;
+            let grad_norm = optim::global_norm(&engine.gradients())?;
             self.check_finite("the loss", loss_nats)?;
             self.check_finite("the norm of the gradient", grad_norm)?;
-            optim::clip(&mut gradients, grad_norm, options.optimizer.clip)?;
-            self.optimizer.step(self.model.parameters(), &gradients, lr)?;
+            let scale = optim::clip_scale(grad_norm, options.optimizer.clip);
+            engine.step(&self.model, &mut self.optimizer, lr, scale)?;
 
             self.step += 1;
             self.samples += batch.rows as u64;

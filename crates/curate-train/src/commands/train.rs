@@ -10,6 +10,7 @@ use curate_train::config::{
     preset,
 };
 use curate_train::device::{self, DeviceChoice};
+use curate_train::engine::EngineKind;
 use curate_train::schedule::Shape;
 use curate_train::train::{Ending, Trainer};
 use curate_train::{Error, Result};
@@ -139,6 +140,14 @@ pub(crate) struct TrainArgs {
     /// Arithmetic of the model: fp32 or bf16; weights, moments and loss stay fp32 [default: fp32]
     #[arg(long, value_name = "NAME", help_heading = "Machine", value_parser = word::<Dtype>)]
     dtype: Option<Dtype>,
+    /// How gradients are computed: auto, reference (autograd) or fused (a backward pass of our own; CPU only) [default:
+    /// auto, which is fused on a CPU and reference elsewhere]
+    #[arg(long, value_name = "NAME", help_heading = "Machine", value_parser = engine_choice)]
+    engine: Option<EngineChoice>,
+    /// Run each block again for its backward pass instead of keeping its activations: less memory, a third more work
+    /// (fused engine) [default: false]
+    #[arg(long, value_name = "true|false", help_heading = "Machine")]
+    recompute: Option<bool>,
     /// auto, cpu, cuda or cuda:N; auto takes a GPU if one can be used [default: auto]
     #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
     device: Option<DeviceChoice>,
@@ -164,6 +173,17 @@ pub(crate) struct TrainArgs {
     /// Print a line every N steps; log.jsonl has them all [default: 10]
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     log_every: Option<u64>,
+}
+
+/// An engine as asked for.
+#[derive(Clone, Copy, Debug)]
+enum EngineChoice {
+    Auto,
+    This(EngineKind),
+}
+
+fn engine_choice(text: &str) -> std::result::Result<EngineChoice, String> {
+    if text == "auto" { Ok(EngineChoice::Auto) } else { word(text).map(EngineChoice::This) }
 }
 
 /// Parses a word as the setting that is written so in `config.json`.
@@ -257,7 +277,9 @@ fn new_run(args: &TrainArgs, shards: &ShardSet) -> Result<(RunConfig, View)> {
     }
     let mut options = preset.options(shards.manifest().tokenizer.vocab_size, seq_len, view.num_rows());
     options.numerics.threads = u32::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
-    options.numerics.device = device::name(device::open(args.device.unwrap_or(DeviceChoice::Auto))?);
+    let device = device::open(args.device.unwrap_or(DeviceChoice::Auto))?;
+    options.numerics.device = device::name(device);
+    options.numerics.engine = EngineKind::fastest(device);
     apply(args, &mut options);
     let steps = options.schedule.steps;
     options.schedule.warmup = args.warmup.unwrap_or(preset.warmup.min(steps / 10));
@@ -286,7 +308,11 @@ fn resumed_run(args: &TrainArgs, recorded: &RunConfig, shards: &ShardSet) -> Res
     set(&mut options.schedule.warmup, args.warmup);
     set(&mut options.numerics.micro_batch, args.micro_batch);
     if let Some(choice) = args.device {
-        options.numerics.device = device::name(device::open(choice)?);
+        let device = device::open(choice)?;
+        options.numerics.device = device::name(device);
+        if device != tch::Device::Cpu {
+            options.numerics.engine = EngineKind::fastest(device);
+        }
     }
     recorded.options.check_resume(&options)?;
     options.check()?;
@@ -361,6 +387,14 @@ fn apply(args: &TrainArgs, options: &mut TrainOptions) {
 
     set(&mut options.numerics.dtype, args.dtype);
     set(&mut options.numerics.threads, args.threads);
+    set(&mut options.numerics.recompute, args.recompute);
+    if let Some(choice) = args.engine {
+        options.numerics.engine = match choice {
+            EngineChoice::This(engine) => engine,
+            EngineChoice::Auto if options.numerics.device == "cpu" => EngineKind::Fused,
+            EngineChoice::Auto => EngineKind::Reference,
+        };
+    }
 
     let cadence = &mut options.cadence;
     set(&mut cadence.eval_every, args.eval_every);
@@ -449,8 +483,8 @@ fn print_settings(dir: &Path, run: &RunConfig, view: &View, from: Option<&Checkp
         (
             "machine",
             format!(
-                "{}, {} threads, {:?}, seed {}",
-                numerics.device, numerics.threads, numerics.dtype, data.seed
+                "{}, {} threads, {:?} engine, {:?}, seed {}",
+                numerics.device, numerics.threads, numerics.engine, numerics.dtype, data.seed
             )
             .to_lowercase(),
         ),
