@@ -115,6 +115,15 @@ impl ModelConfig {
         v * c + position + l * block + norm + head
     }
 
+    /// Floating-point operations of training on one token in rows of `seq_len`: 6 N + 12 L C T (Chowdhery et al. 2022,
+    /// PaLM, appendix B). N leaves out embeddings that are only looked up; a causal mask's savings are not counted.
+    pub fn flop_per_token(&self, seq_len: u32) -> f64 {
+        let [v, c, l] = [self.vocab_size, self.channels, self.layers].map(f64::from);
+        let position = if self.position == Position::Learned { f64::from(self.context) * c } else { 0.0 };
+        let looked_up = position + if self.tied { 0.0 } else { v * c };
+        6.0 * (self.num_parameters() as f64 - looked_up) + 12.0 * l * c * f64::from(seq_len)
+    }
+
     /// Checks that such a model can be built.
     pub fn check(&self) -> Result<()> {
         let positive = [
@@ -530,6 +539,13 @@ mod tests {
         check("llama-135m", 49_152, 2048, 134_515_008);
         check("llama-15m", 32_000, 256, 15_191_712);
         check("llama-1b", 128_256, 2048, 1_235_814_400);
+    }
+
+    #[test]
+    fn flop_of_gpt2_124m() {
+        let model = preset("gpt2-124m").unwrap().options(50_257, 1024, 1 << 40).model;
+        // 6 × (124,439,808 - 1024 × 768) + 12 × 12 × 768 × 1024.
+        assert_eq!(model.flop_per_token(1024), 741_920_256.0 + 113_246_208.0);
     }
 
     #[test]

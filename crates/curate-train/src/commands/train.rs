@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use curate_shards::{ShardSet, View};
 use curate_train::checkpoint::{self, Checkpoint};
@@ -48,6 +49,9 @@ pub(crate) struct TrainArgs {
     /// Stop with a checkpoint when update N of the run is done; the schedule is not shortened
     #[arg(long, value_name = "N")]
     stop_after: Option<u64>,
+    /// Stop with a checkpoint at the end of the step in which so many minutes of this call have passed
+    #[arg(long, value_name = "MINUTES")]
+    max_time: Option<f64>,
     /// Print only warnings and errors
     #[arg(short, long)]
     quiet: bool,
@@ -121,7 +125,8 @@ pub(crate) struct TrainArgs {
     /// Updates of linear warm-up [default: the preset's, at most a tenth of the steps]
     #[arg(long, value_name = "N", help_heading = "Optimiser")]
     warmup: Option<u64>,
-    /// What follows the warm-up: cosine, linear or constant [default: cosine]
+    /// What follows the warm-up: cosine, linear, wsd (stable, then 1 - sqrt over the last fifth)
+    /// or constant [default: cosine]
     #[arg(long, value_name = "NAME", help_heading = "Optimiser", value_parser = word::<Shape>)]
     schedule: Option<Shape>,
     /// Weight decay of matrices [default: 0.1]
@@ -223,6 +228,11 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
         Some(checkpoint) => Trainer::resume(&args.output, run, shard_set, device, checkpoint)?,
     };
     let mut console = Console::new(args.quiet, options.cadence.log_every, options.schedule.steps);
+    let max_time = args.max_time.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes));
+    let max_time = max_time
+        .transpose()
+        .map_err(|error| Error::Option { flag: "--max-time", problem: error.to_string() })?;
+    trainer.stop_at(max_time.map(|time| Instant::now() + time));
     let ending = trainer.train(args.stop_after, &mut console, interrupted)?;
     Ok(report(args, &options, &trainer, &ending))
 }

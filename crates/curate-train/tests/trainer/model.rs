@@ -228,23 +228,31 @@ fn worst_gradient(config: &ModelConfig, dtype: Dtype, recompute: bool, micro_bat
     let limit = if dtype == Dtype::Fp32 { 1e-5 } else { 1e-2 };
     assert!((loss / expected_loss.double_value(&[]) - 1.0).abs() < limit, "{config:?}: loss {loss}");
     let mut worst = (0.0, String::new());
+    let (mut differences, mut all) = (0.0, 0.0);
     for ((parameter, gradient), expected) in model.parameters().iter().zip(fused.gradients()).zip(&expected) {
         let gradient = gradient.to_kind(Kind::Double);
-        let error = (&gradient - expected).norm().double_value(&[]) / expected.norm().double_value(&[]);
+        let (difference, norm) =
+            ((&gradient - expected).norm().double_value(&[]), expected.norm().double_value(&[]));
+        let error = difference / norm;
+        differences += difference * difference;
+        all += norm * norm;
         if error.is_nan() || error > worst.0 {
             worst = (error, parameter.name.clone());
         }
     }
+    let together = (differences / all).sqrt();
+    assert!(together < limit, "{config:?}: all gradients together are off by {together}");
     worst
 }
 
 #[test]
 fn the_fused_gradients_are_those_of_an_fp64_model() {
     // bf16 has 8 bits of mantissa: the rounded weights and activations alone cost a few thousandths, and a tensor whose
-    // gradient is the small difference of large ones, as before normalised heads, somewhat more.
+    // gradient is the small difference of large ones, as of normalised queries before attention has learned, up to 2.5 %.
+    // All gradients together are within 1 %.
     let mut worst = [(0f64, String::new()), (0.0, String::new())];
     all_switches(|name, config| {
-        for (i, (dtype, limit)) in [(Dtype::Fp32, 1e-5), (Dtype::Bf16, 2e-2)].into_iter().enumerate() {
+        for (i, (dtype, limit)) in [(Dtype::Fp32, 1e-5), (Dtype::Bf16, 3e-2)].into_iter().enumerate() {
             let (error, parameter) = worst_gradient(config, dtype, false, 64);
             assert!(error < limit, "{dtype:?} {parameter}: {error} in {name}");
             if error > worst[i].0 {
@@ -252,8 +260,7 @@ fn the_fused_gradients_are_those_of_an_fp64_model() {
             }
         }
     });
-    eprintln!("largest errors: fp32 {:?}, bf16 {:?}", worst[0], worst[1]);
-    assert!(worst[0].0 > 0.0 && worst[1].0 > worst[0].0, "nothing was compared");
+    assert!(worst[0].0 > 0.0 && worst[1].0 > worst[0].0, "nothing was compared: {worst:?}");
 }
 
 #[test]
