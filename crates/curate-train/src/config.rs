@@ -6,6 +6,7 @@ use curate_shards::TokenizerInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::engine::EngineKind;
 use crate::optim::AdamWOptions;
 use crate::schedule::{Schedule, Shape};
 use crate::{Error, Result};
@@ -122,6 +123,15 @@ impl ModelConfig {
         v * c + position + l * block + norm + head
     }
 
+    /// Floating-point operations of training on one token in rows of `seq_len`: 6 N + 12 L C T (Chowdhery et al. 2022,
+    /// PaLM, appendix B). N leaves out embeddings that are only looked up; a causal mask's savings are not counted.
+    pub fn flop_per_token(&self, seq_len: u32) -> f64 {
+        let [v, c, l] = [self.vocab_size, self.channels, self.layers].map(f64::from);
+        let position = if self.position == Position::Learned { f64::from(self.context) * c } else { 0.0 };
+        let looked_up = position + if self.tied { 0.0 } else { v * c };
+        6.0 * (self.num_parameters() as f64 - looked_up) + 12.0 * l * c * f64::from(seq_len)
+    }
+
     /// Checks that such a model can be built.
     pub fn check(&self) -> Result<()> {
         let positive = [
@@ -181,6 +191,12 @@ pub struct NumericOptions {
     pub threads: u32,
     /// Rows of one forward and backward pass; a step adds up as many as it needs.
     pub micro_batch: u32,
+    /// How gradients are computed.
+    #[serde(default)]
+    pub engine: EngineKind,
+    /// Whether the fused engine runs each block again for its backward pass instead of keeping its activations.
+    #[serde(default)]
+    pub recompute: bool,
 }
 
 /// When things happen besides training.
@@ -280,10 +296,12 @@ impl TrainOptions {
 }
 
 /// Options that a resumed run may change.
-const RESUME_MAY_CHANGE: [&str; 9] = [
+const RESUME_MAY_CHANGE: [&str; 11] = [
     "--device",
     "--threads",
     "--micro-batch",
+    "--engine",
+    "--recompute",
     "--eval-every",
     "--eval-tokens",
     "--eval-split",
@@ -293,7 +311,7 @@ const RESUME_MAY_CHANGE: [&str; 9] = [
 ];
 
 /// Those of them that change rounding.
-const ROUNDING: [&str; 3] = ["--device", "--threads", "--micro-batch"];
+const ROUNDING: [&str; 4] = ["--device", "--threads", "--micro-batch", "--engine"];
 
 /// Names and values of the options, groups opened.
 fn leaves(value: &Value) -> Vec<(String, String)> {
@@ -477,6 +495,8 @@ impl Preset {
                 device: "cpu".to_owned(),
                 threads: 1,
                 micro_batch: 0,
+                engine: EngineKind::Reference,
+                recompute: false,
             },
             cadence: Cadence {
                 eval_every: 0,
@@ -528,6 +548,13 @@ mod tests {
         check("llama-135m", 49_152, 2048, 134_515_008);
         check("llama-15m", 32_000, 256, 15_191_712);
         check("llama-1b", 128_256, 2048, 1_235_814_400);
+    }
+
+    #[test]
+    fn flop_of_gpt2_124m() {
+        let model = preset("gpt2-124m").unwrap().options(50_257, 1024, 1 << 40).model;
+        // 6 × (124,439,808 - 1024 × 768) + 12 × 12 × 768 × 1024.
+        assert_eq!(model.flop_per_token(1024), 741_920_256.0 + 113_246_208.0);
     }
 
     #[test]

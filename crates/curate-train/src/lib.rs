@@ -5,8 +5,8 @@
 //!     └ documents ─▶ windows ─▶ Model ─▶ nats per token, perplexity, bits per byte
 //! token ids of documents ─▶ windows ─▶ Model ─▶ mean of the final hidden state
 //! ```
-//! This is the *reference engine*: plain tensor operations under autograd, on CPU and CUDA. It knows token ids only;
-//! text and tokenizers are elsewhere. Everything that a resumed run needs is one value, [`checkpoint::State`] and the
+//! Two engines compute gradients ([`engine`]): *reference*, plain tensor operations under autograd, on CPU and CUDA, and
+//! *fused*, a backward pass of our own for the CPU. The trainer knows token ids only; text and tokenizers are elsewhere. Everything that a resumed run needs is one value, [`checkpoint::State`] and the
 //! tensors beside it, and on a CPU the continued run equals the uninterrupted one bit for bit.
 //!
 //! All tensor work happens on the thread that calls, and another thread hands over plain token buffers; only [`embed`] has
@@ -18,10 +18,13 @@ pub mod data;
 pub mod device;
 pub mod embed;
 mod error;
+pub mod engine;
 pub mod eval;
+pub mod fused;
 pub mod generate;
 pub mod gguf;
 pub mod hf;
+mod kernels;
 pub mod model;
 pub mod npy;
 pub mod optim;

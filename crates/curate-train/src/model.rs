@@ -204,6 +204,26 @@ impl Model {
         &self.parameters
     }
 
+    /// Cosines and sines of the rotary angles, [T, D / 2] each, if positions are rotations.
+    pub(crate) fn rotation(&self) -> Option<(&Tensor, &Tensor)> {
+        self.rotation.as_ref().map(|rotation| (&rotation.cos, &rotation.sin))
+    }
+
+    /// The same model in fp64 throughout, which tests hold other arithmetic against.
+    #[doc(hidden)]
+    pub fn into_oracle(mut self) -> Result<Model> {
+        for parameter in &self.parameters {
+            let double = parameter.tensor.f_detach()?.f_to_kind(Kind::Double)?;
+            parameter.tensor.shallow_clone().f_set_data(&double)?;
+        }
+        if let Some(rotation) = &mut self.rotation {
+            (rotation.cos, rotation.sin) =
+                (rotation.cos.f_to_kind(Kind::Double)?, rotation.sin.f_to_kind(Kind::Double)?);
+        }
+        self.kind = Kind::Double;
+        Ok(self)
+    }
+
     /// Logits of the next token at every place.
     ///
     /// **Shapes**: `tokens` [B, T] of 64-bit ids, T at most the context → [B, T, V] in fp32.
@@ -336,7 +356,8 @@ impl Model {
     fn head(&self, hidden: &Tensor) -> Result<Tensor> {
         let weight = self.head.as_ref().unwrap_or(&self.embedding).f_to_kind(self.kind)?;
         let logits = hidden.f_linear(&weight, None::<Tensor>)?;
-        Ok(logits.f_narrow(-1, 0, self.config.vocab_size.into())?.f_to_kind(Kind::Float)?)
+        let kind = if self.kind == Kind::Double { Kind::Double } else { Kind::Float };
+        Ok(logits.f_narrow(-1, 0, self.config.vocab_size.into())?.f_to_kind(kind)?)
     }
 }
 

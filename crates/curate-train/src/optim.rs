@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::Result;
+use crate::kernels::AdamWNumbers;
 use crate::model::Parameter;
 
 /// Settings of the optimiser.
@@ -79,6 +80,28 @@ impl AdamW {
         self.updates = updates;
     }
 
+    /// Counts an update and returns its numbers, for parameters that decay or not, and the moments to be changed with
+    /// them. Gradients are multiplied by `scale`.
+    pub(crate) fn begin_update(
+        &mut self,
+        lr: f64,
+        scale: f64,
+    ) -> (impl Fn(bool) -> AdamWNumbers + Sync + use<>, &mut [Moments]) {
+        self.updates += 1;
+        let AdamWOptions { beta1, beta2, eps, weight_decay, .. } = self.options;
+        let t = self.updates as f64;
+        let numbers = move |decays| AdamWNumbers {
+            scale: scale as f32,
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            eps: eps as f32,
+            rate: (lr / (1.0 - beta1.powf(t))) as f32,
+            inverse_root_bias2: (1.0 / (1.0 - beta2.powf(t)).sqrt()) as f32,
+            decay: if decays { (1.0 - lr * weight_decay) as f32 } else { 1.0 },
+        };
+        (numbers, &mut self.moments)
+    }
+
     /// One update of all parameters, given their gradients in order.
     pub fn step(&mut self, parameters: &[Parameter], gradients: &[Tensor], lr: f64) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
@@ -138,15 +161,26 @@ pub fn global_norm(gradients: &[Tensor]) -> Result<f64> {
     Ok(Tensor::f_stack(&norms, 0)?.f_to_kind(Kind::Double)?.f_norm()?.f_double_value(&[])?)
 }
 
-/// Scales the gradients down to a global norm of `limit` if their `norm` is larger. A limit of 0 is no limit.
-pub fn clip(gradients: &mut [Tensor], norm: f64, limit: f64) -> Result<()> {
-    if limit > 0.0 && norm > limit {
+/// The factor that brings gradients of this `norm` down to a global norm of `limit`; 1 if they are small enough. A limit
+/// of 0 is no limit.
+pub fn clip_scale(norm: f64, limit: f64) -> f64 {
+    if limit > 0.0 && norm > limit { limit / norm } else { 1.0 }
+}
+
+/// Scales gradients.
+pub fn scale(gradients: &mut [Tensor], factor: f64) -> Result<()> {
+    if factor != 1.0 {
         let _no_grad = tch::no_grad_guard();
         for gradient in gradients {
-            let _ = gradient.f_mul_scalar_(limit / norm)?;
+            let _ = gradient.f_mul_scalar_(factor)?;
         }
     }
     Ok(())
+}
+
+/// Scales the gradients down to a global norm of `limit` if their `norm` is larger. A limit of 0 is no limit.
+pub fn clip(gradients: &mut [Tensor], norm: f64, limit: f64) -> Result<()> {
+    scale(gradients, clip_scale(norm, limit))
 }
 
 #[cfg(test)]

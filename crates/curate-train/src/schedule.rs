@@ -12,7 +12,13 @@ pub enum Shape {
     Linear,
     /// The peak, to the end.
     Constant,
+    /// Warm-up, stable, decay: the peak, then over the last fifth of the run 1 - sqrt down to the floor (Hägele et al.
+    /// 2024). A checkpoint of the stable part can be decayed at any length.
+    Wsd,
 }
+
+/// Share of the steps after the warm-up in which [`Shape::Wsd`] stays at the peak.
+const WSD_STABLE: f64 = 0.8;
 
 /// Learning-rate schedule: linear warm-up to the peak, then a decay to `lr × min_lr_ratio`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +49,7 @@ impl Schedule {
         let above_floor = match self.schedule {
             Shape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
             Shape::Linear => 1.0 - progress,
+            Shape::Wsd => 1.0 - ((progress - WSD_STABLE).max(0.0) / (1.0 - WSD_STABLE)).sqrt(),
             Shape::Constant => return self.lr,
         };
         self.lr * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * above_floor)
@@ -68,6 +75,7 @@ mod tests {
         );
         check(Shape::Cosine, &[(35, 1e-4 + 9e-4 * (0.5 + 0.5 * std::f64::consts::FRAC_1_SQRT_2))]);
         check(Shape::Linear, &[(0, 1e-4), (10, 1e-3), (35, 7.75e-4), (60, 5.5e-4), (110, 1e-4)]);
+        check(Shape::Wsd, &[(0, 1e-4), (10, 1e-3), (90, 1e-3), (95, 5.5e-4), (110, 1e-4)]);
         check(Shape::Constant, &[(0, 1e-4), (10, 1e-3), (109, 1e-3)]);
     }
 

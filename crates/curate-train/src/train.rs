@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{self, Checkpoint, State};
-use crate::config::RunConfig;
+use crate::config::{NumericOptions, RunConfig};
 use crate::data::{Batch, Loader};
+use crate::engine;
 use crate::eval::{EvalOptions, Evaluation, evaluate};
 use crate::model::Model;
 use crate::optim::{self, AdamW};
@@ -47,6 +48,13 @@ pub struct StepRecord {
     pub tokens_per_s: f64,
     /// Seconds of training since the start of the run.
     pub seconds: f64,
+    /// Seconds of this update that were spent waiting for its batch.
+    #[serde(default)]
+    pub data_wait_s: f64,
+    /// Arithmetic done per second in units of 10^12: (6 N + 12 L C T) × tokens, with N the parameters that take part in
+    /// matrix products (PaLM's formula). Not a share of a peak, which is not known here.
+    #[serde(default)]
+    pub teraflop_per_s: f64,
 }
 
 /// One evaluation.
@@ -101,6 +109,8 @@ pub struct Trainer {
     samples: u64,
     targets: u64,
     seconds: f64,
+    /// No step begins after this moment.
+    stop_at: Option<Instant>,
     /// Held while the run is in memory: a second process in the same directory is refused.
     _lock: File,
 }
@@ -156,6 +166,7 @@ impl Trainer {
             samples: 0,
             targets: 0,
             seconds: 0.0,
+            stop_at: None,
             _lock: lock,
         })
     }
@@ -163,6 +174,11 @@ impl Trainer {
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// Lets no step begin after `moment`: [`train`](Self::train) then ends as if it were asked to stop there.
+    pub fn stop_at(&mut self, moment: Option<Instant>) {
+        self.stop_at = moment;
     }
 
     /// Updates made.
@@ -182,9 +198,14 @@ impl Trainer {
         let end = stop_after.unwrap_or(u64::MAX).min(schedule.steps);
         let mut log = Log::open(&self.dir, self.step)?;
         let mut loader = Loader::start(&self.shards, &options.data, self.step, end)?;
+        let NumericOptions { engine, recompute, .. } = options.numerics;
+        let flop_per_step =
+            options.model.flop_per_token(options.data.seq_len) * options.tokens_per_step() as f64;
+        let mut engine = engine::new(engine, &self.model, recompute)?;
         let mut saved = self.step > 0; // a resumed state is on disk
 
-        while self.step < end && !interrupted.load(Ordering::Relaxed) {
+        let out_of_time = |stop_at: Option<Instant>| stop_at.is_some_and(|at| Instant::now() >= at);
+        while self.step < end && !interrupted.load(Ordering::Relaxed) && !out_of_time(self.stop_at) {
             // Before the step rather than after the last one, so that a resumed run catches up on an evaluation that
             // it was killed in. Its checkpoint is already saved.
             if is_due(cadence.eval_every, self.step) && !log.has_evaluation {
@@ -199,15 +220,14 @@ impl Trainer {
             let started = Instant::now();
             let lr = schedule.lr(self.step);
             let batch = loader.next_batch()?;
+            let data_wait_s = started.elapsed().as_secs_f64();
 
-            let (loss, mut gradients) =
-                loss_and_gradients(&self.model, &batch, options.numerics.micro_batch)?;
-            let loss_nats = loss.f_double_value(&[])?; // waits for the device
-            let grad_norm = optim::global_norm(&gradients)?;
+            let loss_nats = engine.loss(&self.model, &batch, options.numerics.micro_batch)?;
+            let grad_norm = optim::global_norm(&engine.gradients())?;
             self.check_finite("the loss", loss_nats)?;
             self.check_finite("the norm of the gradient", grad_norm)?;
-            optim::clip(&mut gradients, grad_norm, options.optimizer.clip)?;
-            self.optimizer.step(self.model.parameters(), &gradients, lr)?;
+            let scale = optim::clip_scale(grad_norm, options.optimizer.clip);
+            engine.step(&self.model, &mut self.optimizer, lr, scale)?;
 
             self.step += 1;
             self.samples += batch.rows as u64;
@@ -222,6 +242,8 @@ impl Trainer {
                 targets: self.targets,
                 tokens_per_s: options.tokens_per_step() as f64 / seconds,
                 seconds: self.seconds,
+                data_wait_s,
+                teraflop_per_s: flop_per_step * 1e-12 / seconds,
             };
             log.append(&Record::Step(record.clone()))?;
             monitor.step(&record);

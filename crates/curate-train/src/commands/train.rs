@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use curate_shards::{ShardSet, View};
 use curate_train::checkpoint::{self, Checkpoint};
@@ -10,6 +11,7 @@ use curate_train::config::{
     preset,
 };
 use curate_train::device::{self, DeviceChoice};
+use curate_train::engine::EngineKind;
 use curate_train::schedule::Shape;
 use curate_train::train::{Ending, Trainer};
 use curate_train::{Error, Result};
@@ -47,6 +49,9 @@ pub(crate) struct TrainArgs {
     /// Stop with a checkpoint when update N of the run is done; the schedule is not shortened
     #[arg(long, value_name = "N")]
     stop_after: Option<u64>,
+    /// Stop with a checkpoint at the end of the step in which so many minutes of this call have passed
+    #[arg(long, value_name = "MINUTES")]
+    max_time: Option<f64>,
     /// Print only warnings and errors
     #[arg(short, long)]
     quiet: bool,
@@ -120,7 +125,8 @@ pub(crate) struct TrainArgs {
     /// Updates of linear warm-up [default: the preset's, at most a tenth of the steps]
     #[arg(long, value_name = "N", help_heading = "Optimiser")]
     warmup: Option<u64>,
-    /// What follows the warm-up: cosine, linear or constant [default: cosine]
+    /// What follows the warm-up: cosine, linear, wsd (stable, then 1 - sqrt over the last fifth)
+    /// or constant [default: cosine]
     #[arg(long, value_name = "NAME", help_heading = "Optimiser", value_parser = word::<Shape>)]
     schedule: Option<Shape>,
     /// Weight decay of matrices [default: 0.1]
@@ -139,6 +145,14 @@ pub(crate) struct TrainArgs {
     /// Arithmetic of the model: fp32 or bf16; weights, moments and loss stay fp32 [default: fp32]
     #[arg(long, value_name = "NAME", help_heading = "Machine", value_parser = word::<Dtype>)]
     dtype: Option<Dtype>,
+    /// How gradients are computed: auto, reference (autograd) or fused (a backward pass of our own; CPU only) [default:
+    /// auto, which is fused on a CPU and reference elsewhere]
+    #[arg(long, value_name = "NAME", help_heading = "Machine", value_parser = engine_choice)]
+    engine: Option<EngineChoice>,
+    /// Run each block again for its backward pass instead of keeping its activations: less memory, a third more work
+    /// (fused engine) [default: false]
+    #[arg(long, value_name = "true|false", help_heading = "Machine")]
+    recompute: Option<bool>,
     /// auto, cpu, cuda or cuda:N; auto takes a GPU if one can be used [default: auto]
     #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
     device: Option<DeviceChoice>,
@@ -164,6 +178,17 @@ pub(crate) struct TrainArgs {
     /// Print a line every N steps; log.jsonl has them all [default: 10]
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     log_every: Option<u64>,
+}
+
+/// An engine as asked for.
+#[derive(Clone, Copy, Debug)]
+enum EngineChoice {
+    Auto,
+    This(EngineKind),
+}
+
+fn engine_choice(text: &str) -> std::result::Result<EngineChoice, String> {
+    if text == "auto" { Ok(EngineChoice::Auto) } else { word(text).map(EngineChoice::This) }
 }
 
 /// Parses a word as the setting that is written so in `config.json`.
@@ -203,6 +228,11 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
         Some(checkpoint) => Trainer::resume(&args.output, run, shard_set, device, checkpoint)?,
     };
     let mut console = Console::new(args.quiet, options.cadence.log_every, options.schedule.steps);
+    let max_time = args.max_time.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes));
+    let max_time = max_time
+        .transpose()
+        .map_err(|error| Error::Option { flag: "--max-time", problem: error.to_string() })?;
+    trainer.stop_at(max_time.map(|time| Instant::now() + time));
     let ending = trainer.train(args.stop_after, &mut console, interrupted)?;
     Ok(report(args, &options, &trainer, &ending))
 }
@@ -257,7 +287,9 @@ fn new_run(args: &TrainArgs, shards: &ShardSet) -> Result<(RunConfig, View)> {
     }
     let mut options = preset.options(shards.manifest().tokenizer.vocab_size, seq_len, view.num_rows());
     options.numerics.threads = u32::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
-    options.numerics.device = device::name(device::open(args.device.unwrap_or(DeviceChoice::Auto))?);
+    let device = device::open(args.device.unwrap_or(DeviceChoice::Auto))?;
+    options.numerics.device = device::name(device);
+    options.numerics.engine = EngineKind::fastest(device);
     apply(args, &mut options);
     let steps = options.schedule.steps;
     options.schedule.warmup = args.warmup.unwrap_or(preset.warmup.min(steps / 10));
@@ -286,7 +318,11 @@ fn resumed_run(args: &TrainArgs, recorded: &RunConfig, shards: &ShardSet) -> Res
     set(&mut options.schedule.warmup, args.warmup);
     set(&mut options.numerics.micro_batch, args.micro_batch);
     if let Some(choice) = args.device {
-        options.numerics.device = device::name(device::open(choice)?);
+        let device = device::open(choice)?;
+        options.numerics.device = device::name(device);
+        if device != tch::Device::Cpu {
+            options.numerics.engine = EngineKind::fastest(device);
+        }
     }
     recorded.options.check_resume(&options)?;
     options.check()?;
@@ -361,6 +397,14 @@ fn apply(args: &TrainArgs, options: &mut TrainOptions) {
 
     set(&mut options.numerics.dtype, args.dtype);
     set(&mut options.numerics.threads, args.threads);
+    set(&mut options.numerics.recompute, args.recompute);
+    if let Some(choice) = args.engine {
+        options.numerics.engine = match choice {
+            EngineChoice::This(engine) => engine,
+            EngineChoice::Auto if options.numerics.device == "cpu" => EngineKind::Fused,
+            EngineChoice::Auto => EngineKind::Reference,
+        };
+    }
 
     let cadence = &mut options.cadence;
     set(&mut cadence.eval_every, args.eval_every);
@@ -449,8 +493,8 @@ fn print_settings(dir: &Path, run: &RunConfig, view: &View, from: Option<&Checkp
         (
             "machine",
             format!(
-                "{}, {} threads, {:?}, seed {}",
-                numerics.device, numerics.threads, numerics.dtype, data.seed
+                "{}, {} threads, {:?} engine, {:?}, seed {}",
+                numerics.device, numerics.threads, numerics.engine, numerics.dtype, data.seed
             )
             .to_lowercase(),
         ),

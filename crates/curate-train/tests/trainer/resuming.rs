@@ -1,7 +1,9 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use curate_train::config::Dtype;
 use curate_train::data::{Batch, Loader};
+use curate_train::engine::EngineKind;
 use curate_train::model::IGNORE;
 use curate_train::train::Ending;
 
@@ -108,6 +110,40 @@ fn a_finished_run_may_be_resumed_and_changes_nothing() {
     assert!(matches!(ending, Ending::Finished(Some(_))) && losses.is_empty());
     assert_eq!(logged(&run), log);
     assert!(tensors_of(&run, 4) == tensors);
+}
+
+#[test]
+fn a_run_that_is_out_of_time_goes_on_later() {
+    let dir = TestDir::new();
+    let shards = small_shards(&dir.join("shards"));
+    let options = small_options(&shards, 4);
+    let (whole, run) = (dir.join("whole"), dir.join("run"));
+    train(&mut create(&whole, &shards, &options), None);
+    let mut trainer = create(&run, &shards, &options);
+    train(&mut trainer, Some(2));
+    trainer.stop_at(Some(Instant::now()));
+    let (ending, losses) = train(&mut trainer, None);
+    assert_eq!((ending, losses.len()), (Ending::Stopped, 0));
+    drop(trainer);
+    train(&mut resume(&run, &shards, &options), None);
+    assert!(tensors_of(&whole, 4) == tensors_of(&run, 4));
+}
+
+#[test]
+fn the_fused_engine_resumes_bit_for_bit() {
+    for (dtype, recompute) in [(Dtype::Fp32, false), (Dtype::Bf16, true)] {
+        let dir = TestDir::new();
+        let shards = small_shards(&dir.join("shards"));
+        let mut options = small_options(&shards, 12);
+        options.numerics.engine = EngineKind::Fused;
+        (options.numerics.dtype, options.numerics.recompute) = (dtype, recompute);
+        let (whole, parts) = (dir.join("whole"), dir.join("parts"));
+        train(&mut create(&whole, &shards, &options), None);
+        train(&mut create(&parts, &shards, &options), Some(5));
+        train(&mut resume(&parts, &shards, &options), None);
+        assert_eq!(logged(&whole), logged(&parts));
+        assert!(tensors_of(&whole, 12) == tensors_of(&parts, 12), "{dtype:?}: weights or moments differ");
+    }
 }
 
 #[test]

@@ -162,7 +162,13 @@ impl Monitor for Losses {
 pub(crate) fn logged(run: &Path) -> Vec<Record> {
     let log = std::fs::read_to_string(run.join("log.jsonl")).unwrap();
     let timeless = |line| match serde_json::from_str(line).unwrap() {
-        Record::Step(record) => Record::Step(StepRecord { seconds: 0.0, tokens_per_s: 0.0, ..record }),
+        Record::Step(record) => Record::Step(StepRecord {
+            seconds: 0.0,
+            tokens_per_s: 0.0,
+            data_wait_s: 0.0,
+            teraflop_per_s: 0.0,
+            ..record
+        }),
         record => record,
     };
     log.lines().map(timeless).collect()

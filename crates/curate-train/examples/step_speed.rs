@@ -1,0 +1,75 @@
+//! CPU seconds of a training step of GPT-2 124M, to be compared with other trainers (`benches/train/run.py`).
+//!
+//! ```text
+//! step_speed ENGINE DTYPE LAYERS BATCH SEQ_LEN STEPS THREADS [WEIGHTS TOKENS]
+//! ```
+//! prints one line of JSON a step: loss and CPU seconds. With the last two it first writes the initial weights
+//! (safetensors) and the token file (32-bit ids, step by step: BATCH rows of SEQ_LEN + 1).
+
+#![allow(clippy::print_stdout, clippy::disallowed_methods)] // an example talks to its caller
+
+use std::error::Error;
+use std::io::Write;
+
+use curate_train::config::{Dtype, preset};
+use curate_train::data::Batch;
+use curate_train::engine::{self, EngineKind};
+use curate_train::model::Model;
+use curate_train::optim::{AdamW, AdamWOptions, clip_scale, global_norm};
+use curate_train::rng::Rng;
+use tch::{Device, Tensor};
+
+const VOCAB: u32 = 50_304;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [engine, dtype, layers, batch, seq_len, steps, threads] = &args[..7] else {
+        return Err("seven arguments are needed".into());
+    };
+    let engine = if engine == "fused" { EngineKind::Fused } else { EngineKind::Reference };
+    let dtype = if dtype == "bf16" { Dtype::Bf16 } else { Dtype::Fp32 };
+    let (rows, seq_len, steps): (usize, usize, usize) = (batch.parse()?, seq_len.parse()?, steps.parse()?);
+    curate_train::device::set_threads(threads.parse()?);
+    let mut config = preset("gpt2-124m")?.options(VOCAB, u32::try_from(seq_len)?, 1 << 40).model;
+    config.layers = layers.parse()?;
+    let model = Model::new(&config, dtype, Device::Cpu, 1)?;
+    let mut rng = Rng::new(1, "tokens");
+    // Squares of uniform numbers favour small ids, so that there is something to learn.
+    let tokens: Vec<i32> = (0..steps * rows * (seq_len + 1))
+        .map(|_| (f64::from(VOCAB) * rng.uniform().powi(4)) as i32)
+        .collect();
+    if let [weights, file] = &args[7..] {
+        let tensors: Vec<_> =
+            model.parameters().iter().map(|p| (p.name.clone(), p.tensor.detach())).collect();
+        Tensor::write_safetensors(&tensors, weights)?;
+        std::fs::write(file, tokens.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>())?;
+        return Ok(());
+    }
+    let mut engine = engine::new(engine, &model, false)?;
+    let mut adamw = AdamW::new(AdamWOptions::default(), model.parameters())?;
+    for step in tokens.chunks_exact(rows * (seq_len + 1)) {
+        let ids = |shift: usize| {
+            let row = |row: &[i32]| row[shift..][..seq_len].iter().map(|&id| id.into()).collect::<Vec<i64>>();
+            step.chunks_exact(seq_len + 1).flat_map(row).collect()
+        };
+        let batch = Batch { rows, seq_len, inputs: ids(0), targets: ids(1) };
+        let before = cpu_seconds();
+        let loss = engine.loss(&model, &batch, u32::try_from(rows)?)?;
+        let computed = cpu_seconds();
+        let norm = global_norm(&engine.gradients())?;
+        engine.step(&model, &mut adamw, 6e-4, clip_scale(norm, 1.0))?;
+        let cpu = cpu_seconds() - before;
+        let update = cpu_seconds() - computed;
+        println!("{{\"loss\": {loss}, \"norm\": {norm}, \"cpu_s\": {cpu:.4}, \"update_s\": {update:.4}}}");
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+/// CPU seconds of all threads of this process.
+fn cpu_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is writable; the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
