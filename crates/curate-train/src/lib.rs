@@ -1,4 +1,4 @@
-//! Model, training loop, evaluation and generation: the only crate that links libtorch.
+//! Model, training loop, evaluation and generation: with its shim the only crate that links libtorch.
 //!
 //! ```text
 //! ShardSet ─ BatchPlan(seed, step) ─▶ Batch [B, T] ─▶ Model ─▶ loss ─▶ gradients ─▶ clip ─▶ AdamW ─▶ checkpoint
