@@ -7,6 +7,9 @@ Three ways, the cheapest that works is taken:
   light   fetch three wheels and unpack only what a CPU trainer needs (about 545 MB down, 505 MB kept)
   cuda    with --cuda: a full torch in `.libtorch/venv`, and links to it (about 2.7 GB down, 4.7 GB kept)
 
+Besides, `.libtorch/cuda` gets the CUDA header files that the shim for GPUs is compiled with (0.2 MB down; no GPU needed), and
+with --nvrtc the compiler of its kernels (90 MB down), which a full torch has already and the tests of the kernels want.
+
 The folder mimics site-packages (`torch/lib`, `torch/include`, `nvidia`), because libtorch finds its own
 libraries relative to where it lies. `torch/lib` holds only the CPU libraries; torch's build glue also asks for
 a `libtorch.so`, which is an empty shared object made here. CUDA libraries are opened at run time, never linked.
@@ -29,6 +32,8 @@ from pathlib import Path
 TORCH = "2.11.0"
 # libtorch_cpu needs the CUDA run-time and profiling libraries even where there is no GPU.
 LIGHT = ["torch==" + TORCH, "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
+# What torch's own CUDA headers include and no package that torch needs brings; and the compiler that torch 2.11.0 comes with.
+CUDA_HEADERS, NVRTC = "nvidia-cuda-crt==13.0.88", "nvidia-cuda-nvrtc==13.0.88"
 # The C++ parts are the same in every wheel of a version, so one Python tag serves any local Python.
 WHEEL_PYTHON = "3.12"
 PLATFORMS = ["manylinux_2_%d_x86_64" % glibc for glibc in (28, 27, 26, 25, 24, 17)]
@@ -160,22 +165,37 @@ def wanted(name):
     )
 
 
-def fetch_light(new):
-    """Download the light set and unpack it into `new`; returns the bytes downloaded."""
-    wheels = new / "wheels"
+def download(packages, into, keep):
+    """Download wheels and unpack the members that `keep` wants into a folder; returns the bytes downloaded."""
+    wheels = into / "wheels"
     command = pip_command() + ["download", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-deps"]
     command += ["--only-binary=:all:", "--python-version", WHEEL_PYTHON, "--dest", wheels]
     for tag in PLATFORMS:
         command += ["--platform", tag]
-    say("fetching " + ", ".join(LIGHT))
-    run(command + LIGHT, "cannot download libtorch")
+    say("fetching " + ", ".join(packages))
+    run(command + packages, "cannot download " + ", ".join(packages))
     size = 0
     for wheel in sorted(wheels.glob("*.whl")):
         size += wheel.stat().st_size
         with zipfile.ZipFile(str(wheel)) as archive:
-            archive.extractall(str(new), [name for name in archive.namelist() if wanted(name)])
+            archive.extractall(str(into), [name for name in archive.namelist() if keep(name)])
     shutil.rmtree(str(wheels))
     return size
+
+
+def add_cuda(nvrtc):
+    """Bring `.libtorch/cuda` up to date: header files, and the kernels' compiler if it is asked for."""
+    home = HOME / "cuda"
+    headers = any((HOME / place / "nvidia/cu13/include/crt/host_defines.h").exists() for place in ("", "cuda"))
+    if not headers:
+        try:
+            download([CUDA_HEADERS], home, lambda name: "/include/" in name or "LICENSE" in name.upper())
+        except Failure as failure:
+            say("without CUDA's header files the trainer is built without its GPU engine (%s)" % failure)
+    library = "nvidia/cu13/lib/libnvrtc.so.13"
+    if nvrtc and not any((HOME / place / library).exists() for place in ("", "cuda")):
+        names = (library, "nvidia/cu13/lib/libnvrtc-builtins.so.13.0")
+        download([NVRTC], home, lambda name: name in names or "LICENSE" in name.upper())
 
 
 def link_to(site, new):
@@ -230,7 +250,7 @@ def make(cuda, use_installed):
         if site:
             link_to(site, new)
         else:
-            size = fetch_light(new)
+            size = download(LIGHT, new, wanted)
         write_stub(new / "torch" / "lib", compiler)
         missing = missing_from(new / "torch")
         if missing:
@@ -262,6 +282,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cuda", action="store_true", help="get a torch that can use a GPU")
     parser.add_argument("--light", action="store_true", help="fetch the CPU set even if this Python has torch")
+    parser.add_argument("--nvrtc", action="store_true", help="fetch the compiler of the GPU kernels, too")
     parser.add_argument("--force", action="store_true", help="make .libtorch/ anew though it is complete")
     parser.add_argument("--check", action="store_true", help="only say what is there; exit 1 if nothing usable is")
     options = parser.parse_args()
@@ -279,9 +300,11 @@ def main():
         return say("libtorch %s is ready (%s)" % (TORCH, way))
     cuda_library = (HOME / "torch/lib/libtorch_cpu.so").resolve().with_name("libtorch_cuda.so")
     suits = (cuda_library.exists() or not options.cuda) and (way == "light" or not options.light)
-    if way is not None and suits and not options.force:
-        return say("libtorch %s is ready (%s)" % (TORCH, way))
-    make(options.cuda, use_installed=not options.light)
+    if way is None or not suits or options.force:
+        make(options.cuda, use_installed=not options.light)
+    else:
+        say("libtorch %s is ready (%s)" % (TORCH, way))
+    add_cuda(options.nvrtc)
 
 
 if __name__ == "__main__":

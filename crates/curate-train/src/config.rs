@@ -53,6 +53,19 @@ pub enum Dtype {
     Bf16,
 }
 
+/// Whether the fused engine on a GPU records a micro-step once and replays it, which saves the time to launch its kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CudaGraphs {
+    /// Where the micro-step is so small that launching takes as long as computing.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
 /// Shape of the decoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
@@ -197,6 +210,12 @@ pub struct NumericOptions {
     /// Whether the fused engine runs each block again for its backward pass instead of keeping its activations.
     #[serde(default)]
     pub recompute: bool,
+    /// Whether the fused engine replays a recorded micro-step on a GPU.
+    #[serde(default)]
+    pub cuda_graphs: CudaGraphs,
+    /// Whether a GPU must give the same bits every time, at the price of slower kernels.
+    #[serde(default)]
+    pub deterministic: bool,
 }
 
 /// When things happen besides training.
@@ -296,12 +315,14 @@ impl TrainOptions {
 }
 
 /// Options that a resumed run may change.
-const RESUME_MAY_CHANGE: [&str; 11] = [
+const RESUME_MAY_CHANGE: [&str; 13] = [
     "--device",
     "--threads",
     "--micro-batch",
     "--engine",
     "--recompute",
+    "--cuda-graphs",
+    "--deterministic",
     "--eval-every",
     "--eval-tokens",
     "--eval-split",
@@ -311,7 +332,7 @@ const RESUME_MAY_CHANGE: [&str; 11] = [
 ];
 
 /// Those of them that change rounding.
-const ROUNDING: [&str; 4] = ["--device", "--threads", "--micro-batch", "--engine"];
+const ROUNDING: [&str; 5] = ["--device", "--threads", "--micro-batch", "--engine", "--deterministic"];
 
 /// Names and values of the options, groups opened.
 fn leaves(value: &Value) -> Vec<(String, String)> {
@@ -497,6 +518,8 @@ impl Preset {
                 micro_batch: 0,
                 engine: EngineKind::Reference,
                 recompute: false,
+                cuda_graphs: CudaGraphs::Auto,
+                deterministic: false,
             },
             cadence: Cadence {
                 eval_every: 0,

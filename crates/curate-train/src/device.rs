@@ -84,7 +84,7 @@ fn cuda_problem(index: usize) -> Option<String> {
 }
 
 /// Opens `libtorch_cuda.so` beside the loaded `libtorch_cpu.so`. Opening it again is harmless.
-fn load_cuda() -> Result<(), String> {
+pub(crate) fn load_cuda() -> Result<(), String> {
     let library = libtorch_folder()?.join("libtorch_cuda.so");
     if !library.exists() {
         return Err(format!("this libtorch has no CUDA part ({} is missing)", library.display()));
@@ -102,7 +102,7 @@ fn load_cuda() -> Result<(), String> {
 }
 
 /// The folder of the libtorch_cpu that this process uses, links resolved.
-fn libtorch_folder() -> Result<PathBuf, String> {
+pub(crate) fn libtorch_folder() -> Result<PathBuf, String> {
     let address = torch_call_dispatcher as *const () as *const c_void;
     let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
     // SAFETY: `info` is writable for a Dl_info, and any address may be asked about.

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::Result;
+use crate::config::TrainOptions;
+use crate::cuda::{self, FusedCuda};
 use crate::data::Batch;
 use crate::fused::Fused;
 use crate::model::Model;
@@ -20,12 +22,13 @@ pub enum EngineKind {
     /// Autograd.
     #[default]
     Reference,
-    /// The backward pass written out; CPU only.
+    /// The backward pass written out, for a CPU or a GPU.
     Fused,
 }
 
 impl EngineKind {
-    /// The fastest engine for a device.
+    /// The fastest engine for a device that is sure to work there: on a GPU the fused one must first be checked
+    /// ([`cuda::check_device`]).
     pub fn fastest(device: Device) -> EngineKind {
         if device == Device::Cpu { EngineKind::Fused } else { EngineKind::Reference }
     }
@@ -39,8 +42,27 @@ pub trait Engine: std::fmt::Debug {
     /// The gradients of the last batch, one for each parameter in order.
     fn gradients(&self) -> Vec<Tensor>;
 
+    /// Global norm of these gradients, on the host.
+    fn grad_norm(&self) -> Result<f64> {
+        optim::global_norm(&self.gradients())
+    }
+
     /// Updates the weights with these gradients times `scale`.
     fn step(&mut self, model: &Model, adamw: &mut AdamW, lr: f64, scale: f64) -> Result<()>;
+}
+
+/// Makes the engine of a run for its model, whose weights are in place.
+pub fn of_run(options: &TrainOptions, model: &Model) -> Result<Box<dyn Engine>> {
+    let numerics = &options.numerics;
+    if numerics.deterministic && model.device().is_cuda() {
+        cuda::set_deterministic()?;
+    }
+    match numerics.engine {
+        EngineKind::Fused if model.device().is_cuda() => {
+            Ok(Box::new(FusedCuda::new(model, cuda::Options::of_run(options))?))
+        }
+        kind => new(kind, model, numerics.recompute),
+    }
 }
 
 /// Makes an engine for a model whose weights are in place.

@@ -15,6 +15,12 @@ pub enum Error {
     /// A tensor operation failed inside libtorch.
     #[error("tensor operation failed: {}", first_line(.0))]
     Torch(#[from] tch::TchError),
+    /// What tch does not offer failed inside libtorch, or is not there.
+    #[error(transparent)]
+    Shim(#[from] curate_shim::Error),
+    /// The fused engine cannot run on this GPU.
+    #[error("the fused engine cannot run on this GPU: {problem}")]
+    FusedCuda { problem: String },
     /// A file or directory could not be read or written.
     #[error("{path}: {error}", path = .path.display())]
     Io { path: PathBuf, error: std::io::Error },
@@ -102,6 +108,7 @@ impl Error {
             ),
             Error::NoSuchForm { .. } => Some("the gpt2-* and llama-* presets can be exported as they are".into()),
             Error::Ids { .. } => Some("call `curate embed`, and look above for what ended it".into()),
+            Error::Shim(curate_shim::Error::Cuda { .. }) | Error::FusedCuda { .. } => Some(fused_cuda_hint(&self.to_string())),
             Error::Device { device, .. } if device.starts_with("cuda") => Some(
                 "use --device cpu, or make a libtorch that can use the GPU: python3 tools/bootstrap.py --cuda".into(),
             ),
@@ -119,6 +126,20 @@ impl Error {
     pub(crate) fn option(flag: &'static str, problem: impl Into<String>) -> Error {
         Error::Option { flag, problem: problem.into() }
     }
+}
+
+/// What to do about a fused engine that the GPU or the build refuses.
+fn fused_cuda_hint(message: &str) -> String {
+    let remedy = match message {
+        text if text.contains("NVRTC") && text.contains("not found") => {
+            "python3 tools/bootstrap.py --cuda brings NVRTC, CURATE_NVRTC=FOLDER names another; or use "
+        }
+        text if text.contains("header files of CUDA") => {
+            "python3 tools/bootstrap.py fetches them; build again, or use "
+        }
+        _ => "use ",
+    };
+    format!("{remedy}--engine reference")
 }
 
 /// libtorch puts a C++ stack trace below its message; a person needs the message.

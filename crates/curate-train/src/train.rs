@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{self, Checkpoint, State};
-use crate::config::{NumericOptions, RunConfig};
+use crate::config::RunConfig;
 use crate::data::{Batch, Loader};
 use crate::engine;
 use crate::eval::{EvalOptions, Evaluation, evaluate};
@@ -198,10 +198,9 @@ impl Trainer {
         let end = stop_after.unwrap_or(u64::MAX).min(schedule.steps);
         let mut log = Log::open(&self.dir, self.step)?;
         let mut loader = Loader::start(&self.shards, &options.data, self.step, end)?;
-        let NumericOptions { engine, recompute, .. } = options.numerics;
         let flop_per_step =
             options.model.flop_per_token(options.data.seq_len) * options.tokens_per_step() as f64;
-        let mut engine = engine::new(engine, &self.model, recompute)?;
+        let mut engine = engine::of_run(&options, &self.model)?;
         let mut saved = self.step > 0; // a resumed state is on disk
 
         let out_of_time = |stop_at: Option<Instant>| stop_at.is_some_and(|at| Instant::now() >= at);
@@ -223,7 +222,7 @@ impl Trainer {
             let data_wait_s = started.elapsed().as_secs_f64();
 
             let loss_nats = engine.loss(&self.model, &batch, options.numerics.micro_batch)?;
-            let grad_norm = optim::global_norm(&engine.gradients())?;
+            let grad_norm = engine.grad_norm()?;
             self.check_finite("the loss", loss_nats)?;
             self.check_finite("the norm of the gradient", grad_norm)?;
             let scale = optim::clip_scale(grad_norm, options.optimizer.clip);

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use curate_shards::{ShardSet, View};
 use curate_train::checkpoint::{self, Checkpoint};
 use curate_train::config::{
-    Dtype, Mlp, Norm, PRESETS, Position, RunConfig, TrainOptions, default_micro_batch, default_mlp_hidden,
-    preset,
+    CudaGraphs, Dtype, Mlp, Norm, PRESETS, Position, RunConfig, TrainOptions, default_micro_batch,
+    default_mlp_hidden, preset,
 };
+use curate_train::cuda;
 use curate_train::device::{self, DeviceChoice};
 use curate_train::engine::EngineKind;
 use curate_train::schedule::Shape;
@@ -145,14 +146,22 @@ pub(crate) struct TrainArgs {
     /// Arithmetic of the model: fp32 or bf16; weights, moments and loss stay fp32 [default: fp32]
     #[arg(long, value_name = "NAME", help_heading = "Machine", value_parser = word::<Dtype>)]
     dtype: Option<Dtype>,
-    /// How gradients are computed: auto, reference (autograd) or fused (a backward pass of our own; CPU only) [default:
-    /// auto, which is fused on a CPU and reference elsewhere]
+    /// How gradients are computed: auto, reference (autograd) or fused (a backward pass of our own). On a GPU fused is
+    /// first compared with reference: if they differ, it ends with an error, and auto takes reference [default: auto,
+    /// which is fused if it works]
     #[arg(long, value_name = "NAME", help_heading = "Machine", value_parser = engine_choice)]
     engine: Option<EngineChoice>,
     /// Run each block again for its backward pass instead of keeping its activations: less memory, a third more work
     /// (fused engine) [default: false]
     #[arg(long, value_name = "true|false", help_heading = "Machine")]
     recompute: Option<bool>,
+    /// Whether the fused engine on a GPU replays recorded work: on, off or auto, for work so small that launching it takes
+    /// as long as doing it [default: auto]
+    #[arg(long, value_name = "WHEN", help_heading = "Machine", value_parser = word::<CudaGraphs>)]
+    cuda_graphs: Option<CudaGraphs>,
+    /// Same bits every time on a GPU, too, with slower kernels where that needs them [default: false]
+    #[arg(long, value_name = "true|false", help_heading = "Machine")]
+    deterministic: Option<bool>,
     /// auto, cpu, cuda or cuda:N; auto takes a GPU if one can be used [default: auto]
     #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
     device: Option<DeviceChoice>,
@@ -296,6 +305,9 @@ fn new_run(args: &TrainArgs, shards: &ShardSet) -> Result<(RunConfig, View)> {
     options.numerics.micro_batch = args.micro_batch.unwrap_or_else(|| default_micro_batch(&options));
     options.numerics.micro_batch = options.numerics.micro_batch.min(options.data.batch_size);
     options.check()?;
+    if !matches!(args.engine, Some(EngineChoice::This(_))) {
+        options.numerics.engine = fastest_that_works(&options, device);
+    }
     let run = RunConfig {
         format_version: RunConfig::FORMAT_VERSION,
         options,
@@ -306,6 +318,21 @@ fn new_run(args: &TrainArgs, shards: &ShardSet) -> Result<(RunConfig, View)> {
         libtorch: RunConfig::LIBTORCH.to_owned(),
     };
     Ok((run, view))
+}
+
+/// The fused engine; on a GPU only if it computes there what the reference does.
+fn fastest_that_works(options: &TrainOptions, device: tch::Device) -> EngineKind {
+    if !device.is_cuda() {
+        return EngineKind::fastest(device);
+    }
+    let asked = cuda::Options::of_run(options);
+    match cuda::check_device(&options.model, options.numerics.dtype, device, asked) {
+        Ok(()) => EngineKind::Fused,
+        Err(error) => {
+            output::warn(&format!("{error}; training goes on with the reference engine"));
+            EngineKind::Reference
+        }
+    }
 }
 
 /// Options of a resumed run: the recorded ones; what the user says may change how it runs, not what comes out.
@@ -320,8 +347,8 @@ fn resumed_run(args: &TrainArgs, recorded: &RunConfig, shards: &ShardSet) -> Res
     if let Some(choice) = args.device {
         let device = device::open(choice)?;
         options.numerics.device = device::name(device);
-        if device != tch::Device::Cpu {
-            options.numerics.engine = EngineKind::fastest(device);
+        if device != tch::Device::Cpu && !matches!(args.engine, Some(EngineChoice::This(_))) {
+            options.numerics.engine = fastest_that_works(&options, device);
         }
     }
     recorded.options.check_resume(&options)?;
@@ -398,6 +425,8 @@ fn apply(args: &TrainArgs, options: &mut TrainOptions) {
     set(&mut options.numerics.dtype, args.dtype);
     set(&mut options.numerics.threads, args.threads);
     set(&mut options.numerics.recompute, args.recompute);
+    set(&mut options.numerics.cuda_graphs, args.cuda_graphs);
+    set(&mut options.numerics.deterministic, args.deterministic);
     if let Some(choice) = args.engine {
         options.numerics.engine = match choice {
             EngineChoice::This(engine) => engine,
