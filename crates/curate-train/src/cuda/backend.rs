@@ -60,10 +60,8 @@ pub(crate) trait Backend: Debug {
 /// The documents of a micro-batch, its rows one after another.
 #[derive(Debug)]
 pub(crate) struct Documents {
-    /// Where each begins, and the end of the last.
-    pub(crate) starts: Vec<i32>,
-    /// The same on the device: [documents + 1].
-    pub(crate) on_device: Tensor,
+    /// Where each begins and the end of the last, on the device: [documents + 1] 32-bit integers.
+    pub(crate) starts: Tensor,
     /// Tokens of the longest.
     pub(crate) longest: i64,
 }
@@ -80,8 +78,7 @@ impl Documents {
         let mut all: Vec<i32> = (0..).zip(starts).flat_map(row).collect();
         all.push((starts.len() as i64 * time) as i32);
         let longest = all.windows(2).map(|pair| i64::from(pair[1] - pair[0])).max().unwrap_or(0);
-        let on_device = Tensor::f_from_slice(&all)?.f_to_device(device)?;
-        Ok(Some(Documents { starts: all, on_device, longest }))
+        Ok(Some(Documents { starts: Tensor::f_from_slice(&all)?.f_to_device(device)?, longest }))
     }
 }
 

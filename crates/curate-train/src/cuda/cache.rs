@@ -29,7 +29,7 @@ fn cubin_in(
     if let Some(found) = path.as_ref().and_then(|path| std::fs::read(path).ok()) {
         return Ok(found);
     }
-    let cubin = nvrtc.compile(element, architecture, false)?.cubin;
+    let cubin = nvrtc.compile(element, architecture, false)?.0;
     if let Some(path) = path {
         let _ = store(&path, &cubin); // the next run compiles again
     }

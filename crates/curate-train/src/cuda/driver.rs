@@ -151,9 +151,11 @@ impl Driver {
         let mut text = std::ptr::null();
         // SAFETY: the pointer is writable.
         let known = unsafe { (self.functions.error)(status, &mut text) } == 0 && !text.is_null();
-        // SAFETY: if known, a string constant of the driver.
-        let text =
-            if known { unsafe { CStr::from_ptr(text) }.to_string_lossy() } else { "unknown error".into() };
+        if !known {
+            return Err(format!("{what}: CUDA error {status}"));
+        }
+        // SAFETY: a string constant of the driver.
+        let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
         Err(format!("{what}: CUDA error {status}: {text}"))
     }
 }

@@ -287,12 +287,23 @@ impl<B: Backend> Fused<B> {
     /// Mean loss of a batch in nats; its gradients are then in [`gradients`](Self::gradients), their norm in
     /// [`grad_norm`](Self::grad_norm). Waits for the device once, at the end.
     pub(crate) fn loss(&mut self, batch: &Batch, micro_batch: u32) -> Result<f64> {
+        self.loss_of_documents(batch, micro_batch, &[])
+    }
+
+    /// As [`loss`](Self::loss); `starts` has the first input of each document in every row, if documents see themselves alone.
+    pub(crate) fn loss_of_documents(
+        &mut self,
+        batch: &Batch,
+        micro_batch: u32,
+        starts: &[Vec<u32>],
+    ) -> Result<f64> {
         let _no_grad = tch::no_grad_guard();
         let inverse = 1.0 / batch.num_targets().max(1) as f64;
         let _ = self.scale.f_fill_(inverse)?;
         for (number, (rows, inputs, targets)) in batch.micro_batches(micro_batch as usize).enumerate() {
             let size = Size { batch: rows as i64, time: batch.seq_len as i64 };
-            let starts: &[Vec<u32>] = &[]; // where documents begin that see themselves alone
+            let first = number * micro_batch as usize;
+            let starts = if starts.is_empty() { &[] } else { &starts[first..first + rows] };
             let shape = self.shape(size)?;
             self.send(
                 number,
@@ -326,7 +337,7 @@ impl<B: Backend> Fused<B> {
         self.grad_norm
     }
 
-    /// One AdamW update with the gradients of the last batch times `scale`.
+    /// One AdamW update with the gradients of the last batch times `scale`, of the parameters whose moments are not empty.
     pub(crate) fn step(&mut self, adamw: &mut AdamW, lr: f64, scale: f64) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         let (numbers, moments) = adamw.begin_update(lr, scale);
@@ -336,6 +347,17 @@ impl<B: Backend> Fused<B> {
         let launch = launch.tensor(&self.tables.table).tensor(&self.tables.pieces).float(n.scale);
         let launch = launch.float(n.beta1).float(n.beta2).float(n.eps).float(n.rate);
         self.backend.run(&launch.float(n.inverse_root_bias2).float(n.decay))
+    }
+
+    /// Takes over the weights of these parameters, given by their places, after something else has changed them.
+    pub(crate) fn refresh(&self, parameters: &[usize]) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        for slot in parameters.iter().map(|&place| &self.slots[place]) {
+            if let Some(shadow) = &slot.shadow {
+                shadow.shallow_clone().f_copy_(&slot.weight)?;
+            }
+        }
+        Ok(())
     }
 
     /// The index of the buffers for a shape, which are made if they are not there.
@@ -980,7 +1002,7 @@ impl Tables {
 
 /// The table of `optimizer.cu`: seven numbers for each parameter.
 fn addresses(slots: &[Slot], moments: Option<&[Moments]>) -> Vec<i64> {
-    let address = |tensor: &Tensor| tensor.data_ptr() as i64;
+    let address = |tensor: &Tensor| if tensor.numel() == 0 { 0 } else { tensor.data_ptr() as i64 };
     let row = |(number, slot): (usize, &Slot)| {
         let moment = moments.map(|moments| &moments[number]);
         [

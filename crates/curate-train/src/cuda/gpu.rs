@@ -63,7 +63,8 @@ impl Gpu {
         let works = |kernel: Attention| -> Result<()> {
             let key = if kernel == Attention::Flash { key.shallow_clone() } else { spread(&key, h)? };
             let (out, attended) = self.shim.attention(kernel, &q, &key, &key, None)?;
-            Ok(drop(self.shim.attention_backward(&attended, &out, &q, &key, &key)?))
+            self.shim.attention_backward(&attended, &out, &q, &key, &key)?;
+            Ok(())
         };
         let asked = std::env::var("CURATE_ATTENTION").ok();
         let mut problems = Vec::new();
@@ -144,7 +145,7 @@ impl Backend for Gpu {
         };
         let batch = q.size()[0];
         let [q, k, v] = [q, k, v].map(packed);
-        let starts = Some((&documents.on_device, documents.longest));
+        let starts = Some((&documents.starts, documents.longest));
         let (out, attended) = self.shim.attention(Attention::Flash, &q?, &k?, &v?, starts)?;
         Ok((unpacked(&out, batch)?, Saved { attended, documents: true }))
     }

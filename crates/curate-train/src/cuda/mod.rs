@@ -93,6 +93,11 @@ impl FusedCuda {
         check_device(model.config(), dtype, model.device(), options)?;
         open(model, options).map(FusedCuda)
     }
+
+    /// Takes over the weights of these parameters, given by their places, after another optimiser has changed them.
+    pub fn refresh(&mut self, parameters: &[usize]) -> Result<()> {
+        self.0.refresh(parameters)
+    }
 }
 
 /// Compares the engine with the reference on a device, on a small model with the switches and widths of `config`: losses,

@@ -51,14 +51,6 @@ pub(crate) struct Nvrtc {
     _libraries: [Option<Library>; 2],
 }
 
-/// What a compilation gives.
-#[derive(Debug)]
-pub(crate) struct Compiled {
-    pub(crate) cubin: Vec<u8>,
-    /// Messages of the compiler, among them registers and shared memory of each kernel if they were asked for.
-    pub(crate) log: String,
-}
-
 impl Nvrtc {
     /// Opens the library: the file or folder `CURATE_NVRTC`, else the one that lies with the libtorch in use, else the
     /// loader's.
@@ -119,14 +111,9 @@ impl Nvrtc {
         all
     }
 
-    /// Compiles all kernels for an element type and an architecture such as `sm_90`. With `verbose` the log tells what
-    /// each kernel uses.
-    pub(crate) fn compile(
-        &self,
-        element: Kind,
-        architecture: &str,
-        verbose: bool,
-    ) -> Result<Compiled, String> {
+    /// Compiles all kernels for an element type and an architecture such as `sm_90`: machine code, and the compiler's messages, which
+    /// with `verbose` tell registers and shared memory of each kernel.
+    pub(crate) fn compile(&self, element: Kind, architecture: &str, verbose: bool) -> Result<(Vec<u8>, String), String> {
         let source = CString::new(program()).expect("the kernels have no NUL");
         let mut options = options(element, architecture);
         if verbose {
@@ -241,7 +228,7 @@ mod tests {
                 continue;
             }
             for element in [Kind::BFloat16, Kind::Float] {
-                let Compiled { cubin, log } = nvrtc.compile(element, architecture, true).unwrap();
+                let (cubin, log) = nvrtc.compile(element, architecture, true).unwrap();
                 assert!(cubin.starts_with(b"\x7fELF"));
                 for name in signatures().keys() {
                     let compiled = format!("Compiling entry function '{name}' for '{architecture}'");

@@ -63,7 +63,7 @@ fn pieces(size: &[i64], documents: Option<&Documents>) -> (i64, Vec<[i64; 3]>) {
         let [start, end] = [pair[0], pair[1]].map(i64::from);
         [start / time, start % time, end - start]
     };
-    (1, documents.starts.windows(2).map(piece).collect())
+    (1, Vec::<i32>::try_from(&documents.starts).unwrap().windows(2).map(piece).collect())
 }
 
 impl Backend for Host {
@@ -495,7 +495,7 @@ fn heads(kind: Kind, size: i64, normed: bool, turned: bool) {
         launch.int(size).int(all * size).int((h + k) * size).float(1e-5)
     });
     let leaf_x = leaf(&x);
-    let leaf_weights = weights.each_ref().map(|w| leaf(w));
+    let leaf_weights = weights.each_ref().map(leaf);
     let angles = tables.each_ref().map(|table| double(&table.index_select(0, &places)));
     let by_head = leaf_x.view([rows, all, size]);
     let expected = heads_oracle(&by_head, normed.then_some(&leaf_weights), turned.then_some(&angles), h, k);
@@ -670,6 +670,38 @@ fn micro_batches_and_recomputing_change_only_rounding() {
     for (recompute, micro_batch) in [(true, 3), (false, 1), (true, 2)] {
         let found = differences(&config, Dtype::Fp32, recompute, micro_batch);
         assert!(found.worst < 1e-5, "{recompute} {micro_batch}: {} {:.1e}", found.parameter, found.worst);
+    }
+}
+
+#[test]
+fn documents_see_themselves_alone() {
+    tch::set_num_threads(1);
+    let starts = [vec![0, 5, 9], vec![0, 7], vec![0]];
+    for (position, kv_heads) in [(Position::Learned, 4), (Position::Rope, 2)] {
+        let config = ModelConfig { position, kv_heads, ..tiny(27, 12) };
+        let batch = random_batch(&config, 3);
+        let oracle = Model::new(&config, Dtype::Fp32, Device::Cpu, 1).unwrap().into_oracle().unwrap();
+        let mut sum = zeros(&[], Kind::Double);
+        for (row, starts) in starts.iter().enumerate() {
+            let ends = starts[1..].iter().copied().chain([12]);
+            for (&start, end) in starts.iter().zip(ends) {
+                let part = |ids: &[i64]| {
+                    Tensor::from_slice(&ids[row * 12..][start as usize..end as usize]).unsqueeze(0)
+                };
+                sum += oracle.loss_sum(&part(&batch.inputs), &part(&batch.targets)).unwrap();
+            }
+        }
+        let mean = sum / batch.num_targets() as f64;
+        let parameters: Vec<&Tensor> = oracle.parameters().iter().map(|p| &p.tensor).collect();
+        let expected = Tensor::run_backward(&[&mean], &parameters, false, false);
+        let model = Model::new(&config, Dtype::Fp32, Device::Cpu, 1).unwrap();
+        let mut fused = engine(&model, Dtype::Fp32, false);
+        let found = fused.loss_of_documents(&batch, 2, &starts).unwrap();
+        assert!((found / mean.double_value(&[]) - 1.0).abs() < 1e-6, "{found} {mean:?}");
+        for ((parameter, found), expected) in model.parameters().iter().zip(fused.gradients()).zip(&expected)
+        {
+            close(&format!("{position:?} {}", parameter.name), &found, expected, 1e-5);
+        }
     }
 }
 

@@ -56,6 +56,7 @@ extern "C" __global__ void adamw(const long long* table, const long long* pieces
                                  float eps, float rate, float inverse_root_bias2, float decay) {
     long long start = pieces[2 * blockIdx.x + 1];
     parameter p = parameter_of(table, pieces[2 * blockIdx.x]);
+    if (!p.first) return; // another optimiser's
     if (!p.decays) decay = 1.0f;
     int count = p.length - start < PIECE ? p.length - start : PIECE;
     for (int i = 4 * threadIdx.x; i < count / 4 * 4; i += 4 * blockDim.x) {
