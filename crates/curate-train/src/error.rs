@@ -15,6 +15,9 @@ pub enum Error {
     /// A tensor operation failed inside libtorch.
     #[error("tensor operation failed: {}", first_line(.0))]
     Torch(#[from] tch::TchError),
+    /// A function of the shim failed.
+    #[error(transparent)]
+    Shim(#[from] curate_shim::Error),
     /// A file or directory could not be read or written.
     #[error("{path}: {error}", path = .path.display())]
     Io { path: PathBuf, error: std::io::Error },

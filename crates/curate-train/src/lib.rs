@@ -25,6 +25,7 @@ pub mod generate;
 pub mod gguf;
 pub mod hf;
 mod kernels;
+pub mod memory;
 pub mod model;
 pub mod npy;
 pub mod optim;
