@@ -11,14 +11,17 @@ from safetensors.torch import load_file
 
 parser = argparse.ArgumentParser()
 parser.add_argument("weights"); parser.add_argument("tokens")
-for name in ("layers", "batch", "seq-len", "steps", "threads"):
+for name in ("layers", "channels", "heads", "vocab", "batch", "seq-len", "steps", "threads"):
     parser.add_argument(f"--{name}", type=int, required=True)
 parser.add_argument("--bf16", action="store_true")
 parser.add_argument("--fused-adamw", action="store_true")
+parser.add_argument("--compile", action="store_true")
 a = parser.parse_args()
 torch.set_num_threads(a.threads)
-C, H = 768, 12
-w = {k: torch.nn.Parameter(v.clone()) for k, v in load_file(a.weights).items()}
+C, H = a.channels, a.heads
+w = load_file(a.weights)
+w["embedding.weight"] = w["embedding.weight"][: a.vocab]  # curate's padding
+w = {k: torch.nn.Parameter(v.clone()) for k, v in w.items()}
 tokens = torch.from_numpy(np.fromfile(a.tokens, dtype=np.int32).astype(np.int64)).view(a.steps, a.batch, a.seq_len + 1)
 
 def norm(x, name):
@@ -43,6 +46,8 @@ def loss_of(ids, targets):
 groups = [{"params": [p for p in w.values() if p.dim() >= 2], "weight_decay": 0.1},
           {"params": [p for p in w.values() if p.dim() < 2], "weight_decay": 0.0}]
 optimizer = torch.optim.AdamW(groups, lr=6e-4, betas=(0.9, 0.95), eps=1e-8, **({"fused": True} if a.fused_adamw else {}))
+if a.compile:
+    loss_of = torch.compile(loss_of)
 for step in tokens:
     before = time.process_time()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.bf16):

@@ -1,17 +1,18 @@
-//! CPU seconds of a training step of GPT-2 124M, to be compared with other trainers (`benches/train/run.py`).
+//! CPU seconds of a training step of a GPT-2, to be compared with other trainers (`benches/train/run.py`).
 //!
 //! ```text
-//! step_speed ENGINE DTYPE LAYERS BATCH SEQ_LEN STEPS THREADS [WEIGHTS TOKENS]
+//! step_speed ENGINE DTYPE LAYERS CHANNELS HEADS VOCAB BATCH SEQ_LEN STEPS THREADS [WEIGHTS TOKENS]
 //! ```
-//! prints one line of JSON a step: loss and CPU seconds. With the last two it first writes the initial weights
-//! (safetensors) and the token file (32-bit ids, step by step: BATCH rows of SEQ_LEN + 1).
+//! prints one line of JSON a step: loss and CPU seconds. With the last two it only writes the initial weights
+//! (safetensors) and the token file: 32-bit ids, step by step, BATCH rows of SEQ_LEN + 1. Each row begins with the last
+//! token of the row before it, so that trainers that read one stream see the same batches.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods)] // an example talks to its caller
 
 use std::error::Error;
 use std::io::Write;
 
-use curate_train::config::{Dtype, preset};
+use curate_train::config::{Dtype, ModelConfig, default_mlp_hidden, preset};
 use curate_train::data::Batch;
 use curate_train::engine::{self, EngineKind};
 use curate_train::model::Model;
@@ -19,26 +20,37 @@ use curate_train::optim::{AdamW, AdamWOptions, clip_scale, global_norm};
 use curate_train::rng::Rng;
 use tch::{Device, Tensor};
 
-const VOCAB: u32 = 50_304;
-
 fn main() -> Result<(), Box<dyn Error>> {
+    curate_train::memory::keep();
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [engine, dtype, layers, batch, seq_len, steps, threads] = &args[..7] else {
-        return Err("seven arguments are needed".into());
+    let [engine, dtype, numbers @ ..] = &args[..] else { return Err("ten arguments are needed".into()) };
+    let numbers = numbers.iter().map_while(|n| n.parse().ok()).collect::<Vec<u32>>();
+    let [layers, channels, heads, vocab, rows, seq_len, steps, threads] = numbers[..] else {
+        return Err("ENGINE, DTYPE and eight numbers are needed".into());
     };
     let engine = if engine == "fused" { EngineKind::Fused } else { EngineKind::Reference };
     let dtype = if dtype == "bf16" { Dtype::Bf16 } else { Dtype::Fp32 };
-    let (rows, seq_len, steps): (usize, usize, usize) = (batch.parse()?, seq_len.parse()?, steps.parse()?);
-    curate_train::device::set_threads(threads.parse()?);
-    let mut config = preset("gpt2-124m")?.options(VOCAB, u32::try_from(seq_len)?, 1 << 40).model;
-    config.layers = layers.parse()?;
+    curate_train::device::set_threads(threads.try_into()?);
+    let gpt2 = preset("gpt2-124m")?.options(vocab, seq_len, 1 << 40).model;
+    let config = ModelConfig {
+        layers,
+        channels,
+        heads,
+        kv_heads: heads,
+        mlp_hidden: default_mlp_hidden(gpt2.mlp, channels),
+        ..gpt2
+    };
     let model = Model::new(&config, dtype, Device::Cpu, 1)?;
+    let (rows, seq_len, steps) = (rows as usize, seq_len as usize, steps as usize);
     let mut rng = Rng::new(1, "tokens");
-    // Squares of uniform numbers favour small ids, so that there is something to learn.
-    let tokens: Vec<i32> = (0..steps * rows * (seq_len + 1))
-        .map(|_| (f64::from(VOCAB) * rng.uniform().powi(4)) as i32)
-        .collect();
-    if let [weights, file] = &args[7..] {
+    // Squares of squares of uniform numbers favour small ids, so that there is something to learn.
+    let stream: Vec<i32> =
+        (0..=steps * rows * seq_len).map(|_| (f64::from(vocab) * rng.uniform().powi(4)) as i32).collect();
+    let tokens: Vec<i32> =
+        (0..steps * rows).flat_map(|row| &stream[row * seq_len..][..=seq_len]).copied().collect();
+    if let [.., weights, file] = &args[..]
+        && args.len() == 12
+    {
         let tensors: Vec<_> =
             model.parameters().iter().map(|p| (p.name.clone(), p.tensor.detach())).collect();
         Tensor::write_safetensors(&tensors, weights)?;

@@ -6,34 +6,81 @@
 //!                   ─▶ blocks in reverse, gradients added to one buffer for each parameter
 //! ```
 //! The gradient buffers are made once. Weight gradients are added by the matrix product itself, logits exist only for a
-//! piece of the rows, and the normalisation, the cross-entropy and AdamW are single passes ([`crate::kernels`]).
+//! piece of the rows, and what lies between the products are single passes ([`crate::kernels`]): a residual addition
+//! with its bias and the normalisation after it, an activation with its bias, the cross-entropy, AdamW.
 //! With bf16 the matrix products and attention run in bf16 on shadow weights that the optimiser writes; the residual
 //! stream, the normalisations and all sums of gradients stay fp32.
 
-use tch::{Kind, Tensor};
+use curate_shim::linear;
+use half::bf16;
+use tch::{Device, Kind, Tensor};
 
-use crate::config::{Mlp, ModelConfig, Norm};
+use crate::config::{self, ModelConfig};
 use crate::data::Batch;
 use crate::kernels::{
-    self, cross_entropy_row, floats, floats_mut, halves_mut, in_parallel, norm_rows, norm_rows_backward,
+    self, Element, Norm, NormGradients, elements, elements_mut, floats, floats_mut, in_parallel,
 };
 use crate::model::{IGNORE, Model};
 use crate::optim::{AdamW, Moments};
 use crate::{Error, Result};
 
-/// Logits at most that exist at once: 64 MB of them.
-const LOGITS: i64 = 1 << 24;
+/// Bytes of logits that exist at once. A piece of the head's backward pass goes over all gradients of the head, so that
+/// small pieces cost time.
+const LOGITS_BYTES: i64 = 1 << 27;
+
+/// Rows that a thread works on at once. Sums over rows are those of such parts, added in their order, so that they do
+/// not depend on the number of threads.
+const PART: usize = 64;
+
+/// Elements of a pass over weights that a thread works on at once: its arrays stay in the cache of a core.
+const PIECE: usize = 1 << 16;
+
+/// Whose matrix products are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Products {
+    /// oneDNN's.
+    OneDnn,
+    /// Those that libtorch chooses: in fp32, MKL's.
+    Libtorch,
+}
+
+impl Products {
+    /// A fixed rule, so that a run can be repeated: oneDNN where it has AVX-512, but on Intel's processors MKL in fp32.
+    ///
+    /// MKL takes slower kernels on processors of others: see `benches/train`. bf16 is oneDNN's in libtorch too.
+    pub fn of_this_machine(kind: Kind) -> Products {
+        match linear::is_supported() && (kind == Kind::BFloat16 || !is_intel()) {
+            true => Products::OneDnn,
+            false => Products::Libtorch,
+        }
+    }
+}
+
+/// Whether the processor says it is Intel's.
+fn is_intel() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let id = std::arch::x86_64::__cpuid(0);
+        [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
 
 /// Forward and backward pass of one model, with its gradients.
 #[derive(Debug)]
 pub struct Fused {
     config: ModelConfig,
     kind: Kind,
+    products: Products,
     /// One for each parameter, in the model's order.
     slots: Vec<Slot>,
     names: Names,
     /// Cosines and sines: [T, D / 2] each.
     rotation: Option<(Tensor, Tensor)>,
+    /// The bias of layers that have none: as long as the widest.
+    zeros: Vec<f32>,
     recompute: bool,
     /// Whether the gradient buffers hold nothing of the present step.
     fresh: bool,
@@ -85,9 +132,25 @@ struct Pair {
     bias: Option<usize>,
 }
 
-/// What the backward pass of a normalisation needs besides its input.
+/// The residual stream, with what is still to be added to it.
+#[derive(Debug)]
+struct Stream {
+    /// [N, C] in fp32.
+    x: Tensor,
+    addend: Option<Addend>,
+}
+
+/// The output of a linear layer whose bias is not added yet.
+#[derive(Debug)]
+struct Addend {
+    y: Tensor,
+    bias: Option<usize>,
+}
+
+/// What the backward pass of a normalisation needs.
 #[derive(Debug)]
 struct NormSaved {
+    /// What was normalised.
     input: Tensor,
     stats: Vec<[f32; 2]>,
 }
@@ -106,6 +169,7 @@ struct Saved {
     y: Tensor,
     norm2: NormSaved,
     h2: Tensor,
+    /// Without its bias.
     up: Tensor,
     active: Tensor,
 }
@@ -121,7 +185,7 @@ impl Fused {
     /// The engine of a model on the CPU. With `recompute`, blocks keep only their input and are run again for the
     /// backward pass: a third more work, memory for one block instead of all.
     pub fn new(model: &Model, recompute: bool) -> Result<Fused> {
-        if model.device() != tch::Device::Cpu {
+        if model.device() != Device::Cpu {
             let problem = "the fused engine has no CUDA kernels yet; use reference there".to_owned();
             return Err(Error::Option { flag: "--engine", problem });
         }
@@ -137,12 +201,19 @@ impl Fused {
         Ok(Fused {
             config: model.config().clone(),
             kind,
+            products: Products::of_this_machine(kind),
             slots: model.parameters().iter().map(slot).collect::<Result<_>>()?,
             names: Names::of(model),
             rotation: model.rotation().map(|(cos, sin)| (cos.shallow_clone(), sin.shallow_clone())),
+            zeros: vec![0.0; 2 * model.config().mlp_hidden as usize],
             recompute,
             fresh: true,
         })
+    }
+
+    /// Whose matrix products are used here.
+    pub fn products(&self) -> Products {
+        self.products
     }
 
     /// Mean loss of a batch in nats; its gradients are then in [`gradients`](Self::gradients).
@@ -155,7 +226,10 @@ impl Fused {
         let mut nats = 0.0;
         for (rows, inputs, targets) in batch.micro_batches(micro_batch as usize) {
             let size = Size { batch: rows as i64, time: batch.seq_len as i64 };
-            nats += self.micro_batch(size, inputs, targets, inverse)?;
+            nats += match self.kind {
+                Kind::BFloat16 => self.micro_batch::<bf16>(size, inputs, targets, inverse)?,
+                _ => self.micro_batch::<f32>(size, inputs, targets, inverse)?,
+            };
             self.fresh = false;
         }
         Ok(nats * inverse)
@@ -170,14 +244,12 @@ impl Fused {
     pub fn step(&mut self, adamw: &mut AdamW, lr: f64, scale: f64) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         let (numbers, moments) = adamw.begin_update(lr, scale);
-        /// Elements of a piece of work: its four arrays stay in the cache of a core.
-        const PIECE: usize = 1 << 16;
         struct Work<'a> {
             w: &'a mut [f32],
             g: &'a [f32],
             m: &'a mut [f32],
             v: &'a mut [f32],
-            shadow: Option<&'a mut [u16]>,
+            shadow: Option<&'a mut [bf16]>,
             decays: bool,
         }
         let mut work = Vec::new();
@@ -185,7 +257,7 @@ impl Fused {
         for (slot, Moments { first, second }) in self.slots.iter_mut().zip(moments) {
             let Slot { weight, shadow, grad, decays } = slot;
             elements += weight.numel();
-            let mut halves = shadow.as_mut().map(|shadow| halves_mut(shadow).chunks_mut(PIECE));
+            let mut halves = shadow.as_mut().map(|shadow| elements_mut(shadow).chunks_mut(PIECE));
             let pieces = floats_mut(weight).chunks_mut(PIECE).zip(floats(grad).chunks(PIECE));
             let moments = floats_mut(first).chunks_mut(PIECE).zip(floats_mut(second).chunks_mut(PIECE));
             for ((w, g), (m, v)) in pieces.zip(moments) {
@@ -201,30 +273,38 @@ impl Fused {
     }
 
     /// Adds the loss of a micro-batch times `scale` to the gradients, and returns the sum of its losses in nats.
-    fn micro_batch(&mut self, size: Size, inputs: &[i64], targets: &[i64], scale: f64) -> Result<f64> {
+    fn micro_batch<E: Element>(
+        &mut self,
+        size: Size,
+        inputs: &[i64],
+        targets: &[i64],
+        scale: f64,
+    ) -> Result<f64> {
         let blocks = self.names.blocks.clone();
-        let mut x = self.embed(size, inputs)?; // [N, C]
+        let mut stream = Stream { x: self.embed(size, inputs)?, addend: None };
         let (mut saved, mut block_inputs) = (Vec::new(), Vec::new());
         for block in &blocks {
-            let (next, kept) = self.block_forward(block, size, &x)?;
+            let (next, kept) = self.block_forward::<E>(block, size, stream)?;
             match self.recompute {
-                true => block_inputs.push(x),
+                true => block_inputs.push(kept.norm1.input),
                 false => saved.push(kept),
             }
-            x = next;
+            stream = next;
         }
-        let (hidden, last) = self.norm_forward(self.names.norm, &x)?;
-        let (nats, dhidden) = self.head(&hidden, targets, scale)?;
+        let (hidden, last) = self.norm_forward::<E>(self.names.norm, self.is_centred(), stream)?;
+        let (nats, dhidden) = self.head::<E>(&hidden, targets, scale)?;
         drop(hidden);
-        let mut dx = x.f_zeros_like()?;
-        self.norm_backward(self.names.norm, &dhidden, &last, &mut dx)?;
-        drop((x, last, dhidden));
-        for block in blocks.iter().rev() {
+        let mut dx = last.input.f_zeros_like()?;
+        let before = blocks.last().map(|block| block.down);
+        let mut dy = self.norm_backward::<E>(self.names.norm, before, &dhidden, &last, &mut dx)?;
+        drop((last, dhidden));
+        for (i, block) in blocks.iter().enumerate().rev() {
             let kept = match block_inputs.pop() {
-                Some(input) => self.block_forward(block, size, &input)?.1,
+                Some(x) => self.block_forward::<E>(block, size, Stream { x, addend: None })?.1,
                 None => saved.pop().expect("one for each block"),
             };
-            self.block_backward(block, size, kept, &mut dx)?;
+            let before = i.checked_sub(1).map(|i| blocks[i].down);
+            dy = self.block_backward::<E>(block, before, size, kept, dy, &mut dx)?;
         }
         self.embed_backward(size, inputs, &dx)?;
         Ok(nats)
@@ -233,7 +313,7 @@ impl Fused {
     fn embed(&self, size: Size, inputs: &[i64]) -> Result<Tensor> {
         let mut out = Tensor::f_empty(
             [size.batch * size.time, self.config.channels.into()],
-            (Kind::Float, tch::Device::Cpu),
+            (Kind::Float, Device::Cpu),
         )?;
         let c = self.config.channels as usize;
         let embedding = floats(&self.slots[self.names.embedding].weight);
@@ -283,83 +363,215 @@ impl Fused {
         Ok(())
     }
 
-    /// `x` · weightᵀ + bias: [N, I] → [N, O].
+    /// `x` · weightᵀ, without the bias: [N, I] → [N, O].
     fn linear(&self, pair: Pair, x: &Tensor) -> Result<Tensor> {
-        let bias = pair.bias.map(|bias| self.slots[bias].value());
-        Ok(x.f_linear(self.slots[pair.weight].value(), bias)?)
-    }
-
-    /// Adds the gradients of weight and bias and returns that of the input.
-    fn linear_backward(&mut self, pair: Pair, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        if let Some(bias) = pair.bias {
-            let sum = dy.f_sum_dim_intlist(0, false, Kind::Float)?;
-            add(&mut self.slots[bias].grad, &sum, self.fresh)?;
+        let weight = self.slots[pair.weight].value();
+        match self.products {
+            Products::Libtorch => Ok(x.f_linear(weight, None::<Tensor>)?),
+            Products::OneDnn => {
+                let mut y = empty(&[x.size()[0], weight.size()[0]], x.kind())?;
+                linear::forward(x, weight, &mut y)?;
+                Ok(y)
+            }
         }
-        add_product(&mut self.slots[pair.weight].grad, &dy.f_tr()?, x, self.fresh)?;
-        Ok(dy.f_mm(self.slots[pair.weight].value())?)
     }
 
-    fn norm_forward(&self, pair: Pair, x: &Tensor) -> Result<(Tensor, NormSaved)> {
-        let centred = self.config.norm == Norm::LayerNorm;
-        let (out, saved) = self.norm_any(pair, x, centred)?;
-        Ok((out.f_to_kind(self.kind)?, saved))
+    /// Adds the gradient of the weight and returns that of the input.
+    fn linear_backward<E: Element>(&mut self, pair: Pair, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let mut dx = empty(&x.size(), E::KIND)?;
+        self.linear_backward_to::<E>(pair, x, dy, &mut dx, self.fresh)?;
+        Ok(dx)
     }
 
-    /// `x` [N, C] in fp32 → [N, C] in fp32.
-    fn norm_any(&self, pair: Pair, x: &Tensor, centred: bool) -> Result<(Tensor, NormSaved)> {
-        let mut out = x.f_empty_like()?;
-        let weight = floats(&self.slots[pair.weight].weight);
-        let bias = pair.bias.map(|bias| floats(&self.slots[bias].weight));
-        let mut stats = vec![[0.0; 2]; x.numel() / weight.len()];
-        norm_rows(
-            floats(x),
-            weight,
-            bias,
-            centred,
-            self.config.norm_eps as f32,
-            floats_mut(&mut out),
-            &mut stats,
-        );
-        Ok((out, NormSaved { input: x.shallow_clone(), stats }))
-    }
-
-    fn norm_backward(&mut self, pair: Pair, dy: &Tensor, saved: &NormSaved, dx: &mut Tensor) -> Result<()> {
-        let centred = self.config.norm == Norm::LayerNorm;
-        self.norm_any_backward(pair, dy, saved, dx, centred)
-    }
-
-    /// Adds the gradient of the input to `dx`.
-    fn norm_any_backward(
+    /// Adds the gradient of the weight, or replaces it, and writes that of the input.
+    fn linear_backward_to<E: Element>(
         &mut self,
         pair: Pair,
+        x: &Tensor,
         dy: &Tensor,
-        saved: &NormSaved,
         dx: &mut Tensor,
-        centred: bool,
+        replace: bool,
     ) -> Result<()> {
-        let dy = dy.f_to_kind(Kind::Float)?.f_contiguous()?;
-        for slot in [Some(pair.weight), pair.bias].into_iter().flatten().filter(|_| self.fresh) {
-            let _ = self.slots[slot].grad.f_zero_()?;
+        let slot = &mut self.slots[pair.weight];
+        let is_low = E::KIND != Kind::Float;
+        let mut low = if is_low { Some(empty(&slot.grad.size(), E::KIND)?) } else { None };
+        let (out, accumulate) = (low.as_mut().unwrap_or(&mut slot.grad), !is_low && !replace);
+        match self.products {
+            Products::OneDnn => linear::weight_gradient(dy, x, out, accumulate)?,
+            Products::Libtorch if accumulate => drop(out.f_addmm_(&dy.f_tr()?, x)?),
+            Products::Libtorch => drop(dy.f_tr()?.f_mm_out(out, x)?),
         }
-        // The bias is taken out of the list and put back: two gradients are written at once.
-        let mut dbias = pair.bias.map(|bias| self.slots[bias].grad.shallow_clone());
-        let Slot { weight, grad, .. } = &mut self.slots[pair.weight];
-        norm_rows_backward(
-            floats(&dy),
-            floats(&saved.input),
-            floats(weight),
-            centred,
-            &saved.stats,
-            floats_mut(dx),
-            floats_mut(grad),
-            dbias.as_mut().map(floats_mut),
-        );
+        if let Some(low) = low {
+            let pieces = floats_mut(&mut slot.grad).chunks_mut(PIECE).zip(elements::<E>(&low).chunks(PIECE));
+            in_parallel(pieces.collect(), low.numel(), |(sums, new)| kernels::accumulate(sums, new, replace));
+        }
+        match self.products {
+            Products::OneDnn => linear::input_gradient(dy, slot.value(), dx)?,
+            Products::Libtorch => drop(dy.f_mm_out(dx, slot.value())?),
+        }
         Ok(())
     }
 
-    fn block_forward(&self, block: &BlockNames, size: Size, x: &Tensor) -> Result<(Tensor, Saved)> {
-        let (h1, norm1) = self.norm_forward(block.norm1, x)?;
-        let qkv = self.linear(block.qkv, &h1)?;
+    /// Whether the model's normalisation is LayerNorm, not RMSNorm.
+    fn is_centred(&self) -> bool {
+        self.config.norm == config::Norm::LayerNorm
+    }
+
+    /// The bias of a layer, or zeros: `length` of them.
+    fn bias(&self, pair: Pair, length: usize) -> &[f32] {
+        pair.bias.map_or(&self.zeros[..length], |bias| floats(&self.slots[bias].weight))
+    }
+
+    fn norm(&self, pair: Pair, centred: bool) -> Norm<'_> {
+        Norm {
+            weight: floats(&self.slots[pair.weight].weight),
+            bias: pair.bias.map(|bias| floats(&self.slots[bias].weight)),
+            centred,
+            eps: self.config.norm_eps as f32,
+        }
+    }
+
+    /// Adds what is to be added to the stream and normalises it: [N, C] in fp32 → [N, C].
+    fn norm_forward<E: Element>(
+        &self,
+        pair: Pair,
+        centred: bool,
+        stream: Stream,
+    ) -> Result<(Tensor, NormSaved)> {
+        let norm = self.norm(pair, centred);
+        let (c, elements_in) = (norm.weight.len(), stream.x.numel());
+        let mut out = empty(&stream.x.size(), E::KIND)?;
+        let mut stats = vec![[0.0; 2]; elements_in / c];
+        let parts = floats(&stream.x).chunks(PART * c);
+        let outs = elements_mut::<E>(&mut out).chunks_mut(PART * c).zip(stats.chunks_mut(PART));
+        let Some(Addend { y, bias }) = stream.addend else {
+            in_parallel(parts.zip(outs).collect(), elements_in, |(x, (out, stats))| {
+                kernels::norm_rows(x, norm, out, stats);
+            });
+            return Ok((out, NormSaved { input: stream.x, stats }));
+        };
+        let bias = bias.map(|bias| floats(&self.slots[bias].weight));
+        let mut sum = stream.x.f_empty_like()?;
+        let sums = floats_mut(&mut sum).chunks_mut(PART * c);
+        let parts = parts.zip(elements::<E>(&y).chunks(PART * c)).zip(sums).zip(outs);
+        in_parallel(parts.collect(), elements_in, |(((x, y), sum), (out, stats))| {
+            kernels::add_norm_rows(x, y, bias, sum, norm, out, stats);
+        });
+        Ok((out, NormSaved { input: sum, stats }))
+    }
+
+    /// Adds the gradient of the stream to `dx`, and returns that of the output of the layer that was added `before`.
+    fn norm_backward<E: Element>(
+        &mut self,
+        pair: Pair,
+        before: Option<Pair>,
+        dy: &Tensor,
+        saved: &NormSaved,
+        dx: &mut Tensor,
+    ) -> Result<Tensor> {
+        let centred = self.is_centred();
+        if before.is_none() || E::KIND == Kind::Float {
+            self.norm_any_backward::<E>(pair, centred, before, dy, saved, dx, None)?;
+            return Ok(dx.shallow_clone());
+        }
+        let mut addend = empty(&dx.size(), E::KIND)?;
+        self.norm_any_backward::<E>(pair, centred, before, dy, saved, dx, Some(&mut addend))?;
+        Ok(addend)
+    }
+
+    #[allow(clippy::too_many_arguments)] // the one place where all cases meet
+    fn norm_any_backward<E: Element>(
+        &mut self,
+        pair: Pair,
+        centred: bool,
+        before: Option<Pair>,
+        dy: &Tensor,
+        saved: &NormSaved,
+        dx: &mut Tensor,
+        addend: Option<&mut Tensor>,
+    ) -> Result<()> {
+        let addend_bias = before.and_then(|before| before.bias);
+        let norm = self.norm(pair, centred);
+        let c = norm.weight.len();
+        let count = saved.stats.len().div_ceil(PART);
+        // For each part its sums: of the weight, the bias and the addend's bias.
+        let mut sums = vec![0.0; count * 3 * c];
+        let mut addends = addend.map(|addend| elements_mut::<E>(addend).chunks_mut(PART * c));
+        let gradients =
+            floats_mut(dx).chunks_mut(PART * c).zip(sums.chunks_exact_mut(3 * c)).map(|(dx, sums)| {
+                let (weight, rest) = sums.split_at_mut(c);
+                let (bias, last) = rest.split_at_mut(c);
+                let bias = pair.bias.is_some().then_some(bias);
+                let addend_bias = addend_bias.is_some().then_some(last);
+                let addend = addends.as_mut().and_then(Iterator::next);
+                NormGradients { dx, addend, weight, bias, addend_bias }
+            });
+        let parts = elements::<E>(dy).chunks(PART * c).zip(floats(&saved.input).chunks(PART * c));
+        let work = parts.zip(saved.stats.chunks(PART)).zip(gradients).collect();
+        in_parallel(work, saved.input.numel(), |(((dy, x), stats), gradients)| {
+            kernels::norm_rows_backward(dy, x, norm, stats, gradients);
+        });
+        for (i, slot) in [Some(pair.weight), pair.bias, addend_bias].into_iter().enumerate() {
+            self.add_sums(slot, sums.chunks_exact(3 * c).map(|sums| &sums[i * c..][..c]))?;
+        }
+        Ok(())
+    }
+
+    /// Adds sums to the gradient of a vector, if there is one.
+    fn add_sums<'a>(&mut self, slot: Option<usize>, sums: impl Iterator<Item = &'a [f32]>) -> Result<()> {
+        let Some(slot) = slot else { return Ok(()) };
+        let grad = &mut self.slots[slot].grad;
+        if self.fresh {
+            let _ = grad.f_zero_()?;
+        }
+        let grad = floats_mut(grad);
+        sums.for_each(|sums| grad.iter_mut().zip(sums).for_each(|(grad, sum)| *grad += sum));
+        Ok(())
+    }
+
+    /// The activation of the MLP, of [N, F] or for SwiGLU [N, 2 F]: [N, F].
+    fn activate<E: Element>(&self, pair: Pair, up: &Tensor) -> Result<Tensor> {
+        let (rows, width) = up.size2()?;
+        let (mlp, f) = (self.config.mlp, self.config.mlp_hidden as usize);
+        let mut out = empty(&[rows, f as i64], E::KIND)?;
+        let bias = self.bias(pair, width as usize);
+        let parts = elements::<E>(up).chunks(PART * bias.len());
+        let parts = parts.zip(elements_mut::<E>(&mut out).chunks_mut(PART * f));
+        in_parallel(parts.collect(), up.numel(), |(up, out)| kernels::activate_rows(mlp, up, bias, out));
+        Ok(out)
+    }
+
+    /// The gradient of what is activated; that of its bias is added.
+    fn activate_backward<E: Element>(&mut self, pair: Pair, up: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let (rows, width) = (up.size()[0] as usize, up.size()[1] as usize);
+        let (mlp, f) = (self.config.mlp, self.config.mlp_hidden as usize);
+        let mut dup = empty(&up.size(), E::KIND)?;
+        let mut sums = vec![0.0; rows.div_ceil(PART) * width];
+        let bias = self.bias(pair, width);
+        let parts = elements::<E>(up).chunks(PART * width).zip(elements::<E>(dy).chunks(PART * f));
+        let outs = elements_mut::<E>(&mut dup).chunks_mut(PART * width).zip(sums.chunks_exact_mut(width));
+        in_parallel(parts.zip(outs).collect(), up.numel(), |((up, dy), (dup, sums))| {
+            kernels::activate_rows_backward(mlp, up, bias, dy, dup, sums);
+        });
+        self.add_sums(pair.bias, sums.chunks_exact(width))?;
+        Ok(dup)
+    }
+
+    fn block_forward<E: Element>(
+        &self,
+        block: &BlockNames,
+        size: Size,
+        stream: Stream,
+    ) -> Result<(Stream, Saved)> {
+        let centred = self.is_centred();
+        let (h1, norm1) = self.norm_forward::<E>(block.norm1, centred, stream)?;
+        let mut qkv = self.linear(block.qkv, &h1)?;
+        if let Some(bias) = block.qkv.bias {
+            let bias = floats(&self.slots[bias].weight);
+            let elements_in = qkv.numel();
+            let parts = elements_mut::<E>(&mut qkv).chunks_mut(PART * bias.len());
+            in_parallel(parts.collect(), elements_in, |rows| kernels::add_bias(rows, bias));
+        }
         let (q, k, v, q_norm) = self.heads(block, size, &qkv)?;
         drop(qkv);
         let (attended, log_sum_exp) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu(
@@ -372,37 +584,40 @@ impl Fused {
             None,
         )?; // [B, H, T, D]
         let y = attended.f_transpose(1, 2)?.f_reshape([size.batch * size.time, -1])?;
-        let x = self.linear(block.out, &y)?.f_add(x)?; // fp32, as x is
-        let (h2, norm2) = self.norm_forward(block.norm2, &x)?;
+        let addend = Some(Addend { y: self.linear(block.out, &y)?, bias: block.out.bias });
+        let stream = Stream { x: norm1.input.shallow_clone(), addend };
+        let (h2, norm2) = self.norm_forward::<E>(block.norm2, centred, stream)?;
         let up = self.linear(block.up, &h2)?;
-        let active = activate(self.config.mlp, &up)?;
-        let x = self.linear(block.down, &active)?.f_add(&x)?;
+        let active = self.activate::<E>(block.up, &up)?;
+        let addend = Some(Addend { y: self.linear(block.down, &active)?, bias: block.down.bias });
+        let stream = Stream { x: norm2.input.shallow_clone(), addend };
         let saved = Saved { norm1, h1, q_norm, q, k, v, attended, log_sum_exp, y, norm2, h2, up, active };
-        Ok((x, saved))
+        Ok((stream, saved))
     }
 
-    /// `dx` is the gradient of the block's output, and becomes that of its input.
-    fn block_backward(
+    /// `dx` is the gradient of the stream after the block and becomes that of the one before it; `dy` is the gradient of
+    /// the block's last layer, and that of the layer `before` the block is returned.
+    fn block_backward<E: Element>(
         &mut self,
         block: &BlockNames,
+        before: Option<Pair>,
         size: Size,
         saved: Saved,
+        dy: Tensor,
         dx: &mut Tensor,
-    ) -> Result<()> {
+    ) -> Result<Tensor> {
         let Saved { norm1, h1, q_norm, q, k, v, attended, log_sum_exp, y, norm2, h2, up, active } = saved;
-        let dy = dx.f_to_kind(self.kind)?;
-        let dactive = self.linear_backward(block.down, &active, &dy)?;
-        drop(active);
-        let dup = activate_backward(self.config.mlp, &up, &dactive)?;
+        let dactive = self.linear_backward::<E>(block.down, &active, &dy)?;
+        drop((active, dy));
+        let dup = self.activate_backward::<E>(block.up, &up, &dactive)?;
         drop((dactive, up));
-        let dh2 = self.linear_backward(block.up, &h2, &dup)?;
+        let dh2 = self.linear_backward::<E>(block.up, &h2, &dup)?;
         drop((dup, h2));
-        self.norm_backward(block.norm2, &dh2, &norm2, dx)?;
+        let dy = self.norm_backward::<E>(block.norm2, Some(block.out), &dh2, &norm2, dx)?;
         drop((dh2, norm2));
 
-        let dy = dx.f_to_kind(self.kind)?;
-        let d_y = self.linear_backward(block.out, &y, &dy)?;
-        drop(y);
+        let d_y = self.linear_backward::<E>(block.out, &y, &dy)?;
+        drop((y, dy));
         let (heads, d) = (i64::from(self.config.heads), i64::from(self.config.head_size()));
         let d_attended = d_y.f_view([size.batch, size.time, heads, d])?.f_transpose(1, 2)?;
         let (dq, dk, dv) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu_backward(
@@ -419,8 +634,15 @@ impl Fused {
         )?;
         drop((q, k, v, attended, d_attended, d_y));
         let dqkv = self.heads_backward(block, size, q_norm, [dq, self.gather(&dk)?, self.gather(&dv)?])?;
-        let dh1 = self.linear_backward(block.qkv, &h1, &dqkv)?;
-        self.norm_backward(block.norm1, &dh1, &norm1, dx)
+        if let Some(bias) = block.qkv.bias {
+            let width = self.slots[bias].weight.numel();
+            let mut sums = vec![0.0; (dqkv.numel() / width).div_ceil(PART) * width];
+            let parts = elements::<E>(&dqkv).chunks(PART * width).zip(sums.chunks_exact_mut(width));
+            in_parallel(parts.collect(), dqkv.numel(), |(rows, sums)| kernels::add_rows(rows, sums));
+            self.add_sums(Some(bias), sums.chunks_exact(width))?;
+        }
+        let dh1 = self.linear_backward::<E>(block.qkv, &h1, &dqkv)?;
+        self.norm_backward::<E>(block.norm1, before, &dh1, &norm1, dx)
     }
 
     /// Cuts [N, (H + 2 K) D] into queries, keys and values [B, H or K, T, D], normalised and rotated.
@@ -437,7 +659,8 @@ impl Fused {
         let mut saved = None;
         if let Some([q_pair, k_pair]) = block.qk_norm {
             let normed = |part: &Tensor, pair| {
-                self.norm_any(pair, &part.f_to_kind(Kind::Float)?.f_contiguous()?, false)
+                let x = part.f_to_kind(Kind::Float)?.f_contiguous()?;
+                self.norm_forward::<f32>(pair, false, Stream { x, addend: None })
             };
             let (q_out, q_saved) = normed(&q, q_pair)?;
             let (k_out, k_saved) = normed(&key, k_pair)?;
@@ -461,11 +684,12 @@ impl Fused {
         if let (Some([q_pair, k_pair]), Some((q_saved, k_saved))) = (block.qk_norm, saved) {
             for (pair, saved, gradient) in [(q_pair, q_saved, &mut dq), (k_pair, k_saved, &mut dk)] {
                 let mut dx = saved.input.f_zeros_like()?;
-                self.norm_any_backward(pair, gradient, &saved, &mut dx, false)?;
+                let dy = gradient.f_to_kind(Kind::Float)?.f_contiguous()?;
+                self.norm_any_backward::<f32>(pair, false, None, &dy, &saved, &mut dx, None)?;
                 *gradient = dx;
             }
         }
-        let out = Tensor::f_empty([size.batch, size.time, h + 2 * k, d], (self.kind, tch::Device::Cpu))?;
+        let out = Tensor::f_empty([size.batch, size.time, h + 2 * k, d], (self.kind, Device::Cpu))?;
         for (start, part) in [(0, dq), (h, dk), (h + k, dv.f_transpose(1, 2)?)] {
             out.f_narrow(2, start, part.size()[2])?.f_copy_(&part)?;
         }
@@ -505,35 +729,40 @@ impl Fused {
 
     /// Logits, loss and their gradients, a piece of the rows at a time: the sum of the losses in nats and the gradient
     /// of `hidden`.
-    fn head(&mut self, hidden: &Tensor, targets: &[i64], scale: f64) -> Result<(f64, Tensor)> {
-        let (vocab, padded) = (self.config.vocab_size as usize, i64::from(self.config.padded_vocab()));
+    fn head<E: Element>(&mut self, hidden: &Tensor, targets: &[i64], scale: f64) -> Result<(f64, Tensor)> {
+        let (vocab, padded) = (self.config.vocab_size as usize, self.config.padded_vocab() as usize);
+        let head = Pair { weight: self.names.head, bias: None };
         let rows = hidden.size()[0];
-        let piece = (LOGITS / padded).clamp(1, rows.max(1));
-        let (mut nats, mut gradients) = (0.0, Vec::new());
+        let piece = (LOGITS_BYTES / (padded * size_of::<E>()) as i64).clamp(1, rows.max(1));
+        let dhidden = hidden.f_empty_like()?;
+        let mut nats = 0.0;
         for start in (0..rows).step_by(piece as usize) {
             let count = piece.min(rows - start);
             let hidden = hidden.f_narrow(0, start, count)?;
-            let slot = &mut self.slots[self.names.head];
-            let mut logits = hidden.f_linear(slot.value(), None::<Tensor>)?.f_to_kind(Kind::Float)?;
+            let mut logits = self.linear(head, &hidden)?;
+            let elements_in = logits.numel();
             let mut losses = vec![0.0; count as usize];
-            let targets = &targets[start as usize..];
-            let elements = logits.numel();
-            let row_of = |row| (row != IGNORE).then_some(row as usize);
-            let work: Vec<_> = floats_mut(&mut logits)
-                .chunks_exact_mut(padded as usize)
-                .zip(targets)
-                .zip(&mut losses)
-                .collect();
-            in_parallel(work, elements, |((row, &target), loss)| {
-                *loss = cross_entropy_row(row, vocab, row_of(target), scale as f32);
+            let targets = &targets[start as usize..][..count as usize];
+            let parts = elements_mut::<E>(&mut logits).chunks_mut(PART / 4 * padded);
+            let work = parts.zip(targets.chunks(PART / 4)).zip(losses.chunks_mut(PART / 4)).collect();
+            in_parallel(work, elements_in, |((rows, targets), losses)| {
+                let mut powers = vec![0.0; padded];
+                for ((row, &target), loss) in rows.chunks_exact_mut(padded).zip(targets).zip(losses) {
+                    let target = (target != IGNORE).then_some(target as usize);
+                    *loss = kernels::cross_entropy_row(row, vocab, target, scale as f32, &mut powers);
+                }
             });
             nats += losses.iter().sum::<f64>();
-            let dlogits = logits.f_to_kind(self.kind)?;
-            add_product(&mut slot.grad, &dlogits.f_tr()?, &hidden, self.fresh && start == 0)?;
-            gradients.push(dlogits.f_mm(slot.value())?);
+            let mut part = dhidden.f_narrow(0, start, count)?;
+            let replace = self.fresh && start == 0;
+            self.linear_backward_to::<E>(head, &hidden, &logits, &mut part, replace)?;
         }
-        Ok((nats, Tensor::f_cat(&gradients, 0)?))
+        Ok((nats, dhidden))
     }
+}
+
+fn empty(size: &[i64], kind: Kind) -> Result<Tensor> {
+    Ok(Tensor::f_empty(size, (kind, Device::Cpu))?)
 }
 
 impl Names {
@@ -562,48 +791,4 @@ impl Names {
             head: find("head.weight").unwrap_or_else(|| one("embedding.weight")),
         }
     }
-}
-
-/// Adds to a gradient, or replaces what an earlier step left in it.
-fn add(grad: &mut Tensor, new: &Tensor, fresh: bool) -> Result<()> {
-    if fresh {
-        grad.f_copy_(new)?;
-    } else {
-        let _ = grad.f_add_(new)?;
-    }
-    Ok(())
-}
-
-/// Adds `a` · `b` to a gradient, or replaces it.
-fn add_product(grad: &mut Tensor, a: &Tensor, b: &Tensor, fresh: bool) -> Result<()> {
-    match (a.kind(), fresh) {
-        (Kind::Float, true) => drop(a.f_mm_out(grad, b)?),
-        (Kind::Float, false) => drop(grad.f_addmm_(a, b)?),
-        _ => add(grad, &a.f_mm(b)?, fresh)?,
-    }
-    Ok(())
-}
-
-fn activate(mlp: Mlp, up: &Tensor) -> Result<Tensor> {
-    Ok(match mlp {
-        Mlp::Gelu => up.f_gelu("tanh")?,
-        Mlp::Relu2 => up.f_relu()?.f_square()?,
-        Mlp::SwiGlu => {
-            let halves = up.f_chunk(2, -1)?;
-            halves[0].f_silu()?.f_mul(&halves[1])?
-        }
-    })
-}
-
-fn activate_backward(mlp: Mlp, up: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    Ok(match mlp {
-        Mlp::Gelu => up.f_gelu_backward(dy, "tanh")?,
-        Mlp::Relu2 => up.f_relu()?.f_mul(dy)?.f_mul_scalar(2.0)?,
-        Mlp::SwiGlu => {
-            let halves = up.f_chunk(2, -1)?;
-            let (gate, value) = (&halves[0], &halves[1]);
-            let dgate = gate.f_silu_backward(&dy.f_mul(value)?)?;
-            Tensor::f_cat(&[dgate, gate.f_silu()?.f_mul(dy)?], -1)?
-        }
-    })
 }

@@ -26,6 +26,7 @@ pub mod generate;
 pub mod gguf;
 pub mod hf;
 mod kernels;
+pub mod memory;
 pub mod model;
 pub mod npy;
 pub mod optim;

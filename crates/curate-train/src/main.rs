@@ -4,7 +4,6 @@
 //! ids, so that only it pays for loading libtorch.
 
 mod commands;
-mod memory;
 mod output;
 mod signals;
 
@@ -38,7 +37,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    memory::keep();
+    curate_train::memory::keep();
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Train(args) => commands::train::run(&args),

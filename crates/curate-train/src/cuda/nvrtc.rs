@@ -113,7 +113,12 @@ impl Nvrtc {
 
     /// Compiles all kernels for an element type and an architecture such as `sm_90`: machine code, and the compiler's messages, which
     /// with `verbose` tell registers and shared memory of each kernel.
-    pub(crate) fn compile(&self, element: Kind, architecture: &str, verbose: bool) -> Result<(Vec<u8>, String), String> {
+    pub(crate) fn compile(
+        &self,
+        element: Kind,
+        architecture: &str,
+        verbose: bool,
+    ) -> Result<(Vec<u8>, String), String> {
         let source = CString::new(program()).expect("the kernels have no NUL");
         let mut options = options(element, architecture);
         if verbose {
