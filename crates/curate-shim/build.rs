@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         .flag(include.join("torch/csrc/api/include"))
         .opt_level(1)
         .debug(false)
+        .include("cc/c10d") // stands in for gloo's headers, see c10d.cc
         .files(sources)
         .compile("curate_shim");
     // For the tests of this crate; whoever links it says the same (build.rs of curate-train).

@@ -187,8 +187,11 @@ pub struct NumericOptions {
     pub dtype: Dtype,
     /// `cpu` or `cuda:N`.
     pub device: String,
-    /// Threads of the tensor operations.
+    /// Threads of the tensor operations, in each process.
     pub threads: u32,
+    /// Processes that share every step.
+    #[serde(default = "one")]
+    pub nproc: u32,
     /// Rows of one forward and backward pass; a step adds up as many as it needs.
     pub micro_batch: u32,
     /// How gradients are computed.
@@ -197,6 +200,10 @@ pub struct NumericOptions {
     /// Whether the fused engine runs each block again for its backward pass instead of keeping its activations.
     #[serde(default)]
     pub recompute: bool,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// When things happen besides training.
@@ -296,9 +303,10 @@ impl TrainOptions {
 }
 
 /// Options that a resumed run may change.
-const RESUME_MAY_CHANGE: [&str; 11] = [
+const RESUME_MAY_CHANGE: [&str; 12] = [
     "--device",
     "--threads",
+    "--nproc",
     "--micro-batch",
     "--engine",
     "--recompute",
@@ -311,7 +319,7 @@ const RESUME_MAY_CHANGE: [&str; 11] = [
 ];
 
 /// Those of them that change rounding.
-const ROUNDING: [&str; 4] = ["--device", "--threads", "--micro-batch", "--engine"];
+const ROUNDING: [&str; 5] = ["--device", "--threads", "--nproc", "--micro-batch", "--engine"];
 
 /// Names and values of the options, groups opened.
 fn leaves(value: &Value) -> Vec<(String, String)> {
@@ -494,6 +502,7 @@ impl Preset {
                 dtype: Dtype::Fp32,
                 device: "cpu".to_owned(),
                 threads: 1,
+                nproc: 1,
                 micro_batch: 0,
                 engine: EngineKind::Reference,
                 recompute: false,
