@@ -33,7 +33,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    compiler(&include).files(sources).compile("curate_shim");
+    compiler(&include)
+        .include("cc/c10d") // stands in for gloo's headers, see c10d.cc
+        .files(sources)
+        .compile("curate_shim");
     if let Err(problem) = cuda_object(&include) {
         println!("cargo:error=the CUDA part: {problem}");
         return ExitCode::FAILURE;

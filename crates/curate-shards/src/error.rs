@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::TokenId;
 
 /// Result of everything in this crate that can fail.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// One failure; the message names the file and what was expected and found, [`Error::hint`] the remedy.
 #[derive(Debug, thiserror::Error)]

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Advice, Mmap};
 
 use crate::error::{Error, Result};
+use crate::format::index;
 
 /// A whole file, mapped read-only.
 #[derive(Debug)]
@@ -41,6 +42,39 @@ impl Map {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.mmap
+    }
+
+    /// Asks the processor for the cache lines of a range, without waiting for them. What lies outside the map is left out.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: u64, bytes: u64) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            const LINE: usize = 64;
+            let size = self.mmap.len();
+            let start = index(offset).min(size);
+            let end = start.saturating_add(index(bytes)).min(size);
+            for at in (start..end).step_by(LINE) {
+                // SAFETY: a hint, which may name any address; this one lies in the map.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(self.mmap.as_ptr().wrapping_add(at).cast()) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (offset, bytes); // no hint is stable there
+    }
+
+    /// Tells the system that reads of this map come in no order: it then reads the pages that are asked for and no others.
+    pub(crate) fn expect_random_reads(&self) {
+        // Advice that is not taken costs time, nothing else.
+        let _ = self.mmap.advise(Advice::Random);
+    }
+
+    /// Asks the system to read a range into memory, without waiting for it. What lies outside the map is left out.
+    pub(crate) fn will_need(&self, offset: u64, bytes: u64) {
+        let size = self.mmap.len() as u64;
+        let start = offset.min(size);
+        let length = bytes.min(size - start);
+        let _ = self.mmap.advise_range(Advice::WillNeed, index(start), index(length));
     }
 }
 

@@ -230,6 +230,39 @@ impl Split {
         shard.document(i)
     }
 
+    /// Tells the system that documents of this split will be read in no order, as in training: it then reads from disk
+    /// what is asked for and nothing around it, which for rows of a few kilobytes is many times less.
+    pub fn expect_random_reads(&self) {
+        self.shards.iter().for_each(|shard| shard.bin.expect_random_reads());
+    }
+
+    /// Asks the system to read `length` tokens from `start` of a document into memory, without waiting for it.
+    pub(crate) fn will_need(&self, document: u64, start: u32, length: u32) -> Result<()> {
+        let (shard, i) = self.locate(document)?;
+        let (offset, _) = shard.range(i)?;
+        let width = shard.width.bytes();
+        shard.bin.will_need(offset.saturating_add(u64::from(start) * width), u64::from(length) * width);
+        Ok(())
+    }
+
+    /// Asks the processor for the place of a document in the index.
+    pub(crate) fn prefetch_index(&self, document: u64) {
+        if let Ok((shard, i)) = self.locate(document) {
+            shard.index.prefetch(IDX_HEADER_BYTES + 4 * i, 4);
+            shard.index.prefetch(IDX_HEADER_BYTES + 4 * shard.documents + 8 * i, 8);
+        }
+    }
+
+    /// Asks the processor for `length` tokens from `start` of a document.
+    pub(crate) fn prefetch_tokens(&self, document: u64, start: u32, length: u32) {
+        if let Ok((shard, i)) = self.locate(document)
+            && let Ok((offset, _)) = shard.range(i)
+        {
+            let width = shard.width.bytes();
+            shard.bin.prefetch(offset.saturating_add(u64::from(start) * width), u64::from(length) * width);
+        }
+    }
+
     /// The tokens of a document alone: half the cache misses of the whole when rows are read in shuffled order.
     pub(crate) fn tokens(&self, i: u64) -> Result<Tokens<'_>> {
         let (shard, i) = self.locate(i)?;
@@ -609,5 +642,131 @@ mod tests {
         let mut row = Row::new(view.seq_len());
         view.fill(&split, 6143, &mut row);
         assert_eq!((row.len, &row.tokens[row.len - 2..row.len]), ((1 << 20) - 3, &[7, 8][..]));
+    }
+
+    /// 2.7 × 10^11 tokens in files with holes: opening them and reading a step of shuffled rows touches a few pages, and
+    /// takes the same few whatever lies between.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_set_of_any_size_is_open_at_once() {
+        use crate::format::{idx_bytes, view_name};
+        use crate::{BatchPlan, ViewManifest};
+        use std::os::unix::fs::FileExt;
+
+        const DOCUMENTS: u64 = 1 << 28;
+        const LENGTH: u64 = 1025;
+        let dir = TestDir::new();
+        let options = ViewOptions { seq_len: 1024, policy: PackPolicy::BestFit };
+        let mut manifest = write_set(dir.path(), &[options]);
+        let file = |name: &str, bytes: u64| {
+            let file = std::fs::OpenOptions::new().write(true).open(dir.path().join(name)).unwrap();
+            file.set_len(bytes).unwrap();
+            file
+        };
+        let bin = file("train-00000.bin", DOCUMENTS * LENGTH * 2);
+        let idx = file("train-00000.idx", idx_bytes(DOCUMENTS));
+        file("train-00000.bytes", 4 * DOCUMENTS);
+        file("train-00000.dom", 2 * DOCUMENTS);
+        let view = file(&view_name("train", 1024), 64 + 8 * (DOCUMENTS + 1) + 16 * DOCUMENTS + 16);
+        idx.write_all_at(&DOCUMENTS.to_le_bytes(), 18).unwrap();
+        idx.write_all_at(&(DOCUMENTS + 1).to_le_bytes(), 26).unwrap();
+        for at in [24, 32, 40] {
+            view.write_all_at(&DOCUMENTS.to_le_bytes(), at).unwrap(); // rows, runs, documents
+        }
+        let plan = BatchPlan::new(7, DOCUMENTS, 4).unwrap();
+        let rows: Vec<u64> = plan.step(12_345_678).collect();
+        for &row in &rows {
+            // One document a row, that of its number; its first token tells which.
+            idx.write_all_at(&1025u32.to_le_bytes(), 34 + 4 * row).unwrap();
+            idx.write_all_at(&(row * LENGTH * 2).to_le_bytes(), 34 + 4 * DOCUMENTS + 8 * row).unwrap();
+            bin.write_all_at(&(row as u16).to_le_bytes(), row * LENGTH * 2).unwrap();
+            view.write_all_at(&[row.to_le_bytes(), (row + 1).to_le_bytes()].concat(), 64 + 8 * row).unwrap();
+            let run = [&row.to_le_bytes()[..], &[0; 4], &1025u32.to_le_bytes()].concat();
+            view.write_all_at(&run, 64 + 8 * (DOCUMENTS + 1) + 16 * row).unwrap();
+        }
+        let split = &mut manifest.splits[0];
+        (split.documents, split.tokens) = (DOCUMENTS, DOCUMENTS * LENGTH);
+        (split.shards[0].documents, split.shards[0].tokens) = (DOCUMENTS, DOCUMENTS * LENGTH);
+        // The hash stands for the whole of the split, hence not for what the view was made of.
+        let hash = manifest.splits[0].hash();
+        view.write_all_at(&hash.to_le_bytes(), 48).unwrap();
+        let entry = &manifest.views[0];
+        manifest.views[0] =
+            ViewManifest { rows: DOCUMENTS, runs: DOCUMENTS, tokens: DOCUMENTS * LENGTH, ..entry.clone() };
+        manifest.write(dir.path()).unwrap();
+
+        let before = page_faults();
+        let set = ShardSet::open(dir.path()).unwrap();
+        let (split, view) = (set.split("train").unwrap(), set.view("train", 1024).unwrap());
+        split.expect_random_reads();
+        let plan = BatchPlan::new(7, view.num_rows(), 4).unwrap();
+        let (mut row, mut seen) = (Row::new(1024), Vec::new());
+        let numbers: Vec<u64> = plan.step(12_345_678).collect();
+        view.fill_each(split, &numbers, &mut row, |number, row| {
+            seen.push((number, row.tokens[0], row.len));
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+        let touched = page_faults() - before;
+        let expected: Vec<_> = rows.iter().map(|&row| (row, i64::from(row as u16), 1025)).collect();
+        assert_eq!(seen, expected);
+        assert!(touched < 400, "{touched} pages were touched");
+    }
+
+    /// Pages that this thread has touched for the first time.
+    #[cfg(target_os = "linux")]
+    fn page_faults() -> i64 {
+        // SAFETY: all zeroes is a valid rusage.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: `usage` is writable for an rusage.
+        unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+        usage.ru_minflt + usage.ru_majflt
+    }
+
+    #[test]
+    fn rows_in_any_order_are_those_that_are_filled_alone() {
+        use crate::{ShardSetWriter, TokenDocument, TokenizerInfo, WriterOptions};
+        for (vocab_size, policy) in [(300, PackPolicy::Concat), (70_000, PackPolicy::BestFit)] {
+            let dir = TestDir::new();
+            let tokenizer = TokenizerInfo { name: "toy".into(), sha256: String::new(), vocab_size, eod: 0 };
+            // Small shards, so that rows cross from one to the next.
+            let options = WriterOptions { shard_tokens: 500, ..WriterOptions::new(tokenizer) };
+            let mut writer = ShardSetWriter::create(dir.path(), options).unwrap();
+            for i in 0..200u32 {
+                let mut tokens: Vec<u32> = (0..i * 7 % 90).map(|k| (i * 1000 + k) % vocab_size).collect();
+                tokens.push(0);
+                writer
+                    .push(&TokenDocument { tokens: &tokens, n_bytes: 4, domain: "d", key: i.into() })
+                    .unwrap();
+            }
+            writer.finish(&[ViewOptions { seq_len: 32, policy }]).unwrap();
+            let set = ShardSet::open(dir.path()).unwrap();
+            let (split, view) = (set.split("train").unwrap(), set.view("train", 32).unwrap());
+            let order: Vec<u64> = (0..view.num_rows()).map(|i| i * 7919 % view.num_rows()).collect();
+            for count in [0, 1, 2, 5, order.len()] {
+                let (mut row, mut alone, mut seen) = (Row::new(32), Row::new(32), Vec::new());
+                view.fill_each(split, &order[..count], &mut row, |number, row| {
+                    view.fill(split, number, &mut alone);
+                    assert_eq!(row, &alone, "row {number}");
+                    seen.push(number);
+                    Ok::<_, Error>(())
+                })
+                .unwrap();
+                assert_eq!(seen, order[..count]);
+            }
+            for row in &order {
+                view.will_need(split, *row).unwrap();
+            }
+            // A row that is not there is an error after those before it.
+            let mut filled = 0;
+            let (rows, mut row) = ([order[0], view.num_rows(), order[1]], Row::new(32));
+            let error = view.fill_each(split, &rows, &mut row, |_, _| {
+                filled += 1;
+                Ok::<_, Error>(())
+            });
+            assert!(matches!(error, Err(Error::RowOutOfRange { .. })), "{error:?}");
+            assert_eq!(filled, 1);
+            assert!(matches!(view.will_need(split, view.num_rows()), Err(Error::RowOutOfRange { .. })));
+        }
     }
 }

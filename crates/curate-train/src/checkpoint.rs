@@ -10,7 +10,7 @@
 //! process that is killed at any moment leaves no half checkpoint under the final name. The newest is found by
 //! looking, not by a pointer that could go stale. Tensors are written straight from their memory and read through a
 //! memory map, one at a time, so neither needs a second copy of the model (a GPU's tensors pass through the host one
-//! by one).
+//! by one). Only a checkpoint that is written while training goes on has one: see [`crate::saver`].
 
 #![allow(clippy::disallowed_methods)] // this is the module that makes files appear atomically
 
@@ -70,39 +70,48 @@ pub struct Checkpoint {
     pub state: State,
 }
 
+/// One tensor file of a checkpoint: its name, and its tensors by name in the order in which they are written.
+pub(crate) type Part = (&'static str, Vec<(String, Tensor)>);
+
+/// What a checkpoint holds of a model and, if there is one, of its optimiser: handles, not copies.
+pub(crate) fn parts(model: &Model, optimizer: Option<&AdamW>) -> Vec<Part> {
+    let weights = model.parameters().iter().map(|p| (p.name.clone(), p.tensor.shallow_clone()));
+    let mut parts = vec![(MODEL, weights.collect())];
+    if let Some(optimizer) = optimizer {
+        let pairs = model.parameters().iter().zip(optimizer.moments());
+        let moments = pairs.flat_map(|(p, m)| {
+            let named = |moment: &Tensor, name| (format!("{}.{name}", p.name), moment.shallow_clone());
+            [named(&m.first, "first"), named(&m.second, "second")]
+        });
+        parts.push((OPTIMIZER, moments.collect()));
+    }
+    parts
+}
+
 /// Writes a checkpoint into the run directory and returns its path. An older one of the same step is replaced.
-pub fn save(run: &Path, mut state: State, model: &Model, optimizer: &AdamW) -> Result<PathBuf> {
-    let name = format!("step-{:08}", state.step);
-    let (aside, path) = (run.join(format!(".{name}.new")), run.join(&name));
-    remove(&aside)?;
-    std::fs::create_dir_all(&aside).map_err(Error::io(&aside))?;
-    let weights = model.parameters().iter().map(|p| (p.name.clone(), &p.tensor)).collect::<Vec<_>>();
-    let pairs = model.parameters().iter().zip(optimizer.moments());
-    let moments = pairs.flat_map(|(p, m)| {
-        [(format!("{}.first", p.name), &m.first), (format!("{}.second", p.name), &m.second)]
-    });
-    state.files = BTreeMap::from([
-        (MODEL.to_owned(), write_tensors(&aside.join(MODEL), &weights)?),
-        (OPTIMIZER.to_owned(), write_tensors(&aside.join(OPTIMIZER), &moments.collect::<Vec<_>>())?),
-    ]);
-    write_json(&aside.join(STATE), &state)?;
-    sync_dir(&aside)?;
-    retire(&path)?;
-    std::fs::rename(&aside, &path).map_err(Error::io(&path))?;
-    sync_dir(run)?;
-    Ok(path)
+pub fn save(run: &Path, state: State, model: &Model, optimizer: &AdamW) -> Result<PathBuf> {
+    write(run, state, &parts(model, Some(optimizer)))
 }
 
 /// Writes a checkpoint that has weights and no optimiser state, as an imported model has none, and returns its path.
-pub(crate) fn save_weights(run: &Path, mut state: State, model: &Model) -> Result<PathBuf> {
+pub(crate) fn save_weights(run: &Path, state: State, model: &Model) -> Result<PathBuf> {
+    write(run, state, &parts(model, None))
+}
+
+/// Writes a checkpoint of these tensors and returns its path.
+pub(crate) fn write(run: &Path, mut state: State, parts: &[Part]) -> Result<PathBuf> {
     let name = format!("step-{:08}", state.step);
     let (aside, path) = (run.join(format!(".{name}.new")), run.join(&name));
     remove(&aside)?;
     std::fs::create_dir_all(&aside).map_err(Error::io(&aside))?;
-    let weights = model.parameters().iter().map(|p| (p.name.clone(), &p.tensor)).collect::<Vec<_>>();
-    state.files = BTreeMap::from([(MODEL.to_owned(), write_tensors(&aside.join(MODEL), &weights)?)]);
+    let write_part = |(file, tensors): &Part| {
+        let tensors = tensors.iter().map(|(name, tensor)| (name.clone(), tensor)).collect::<Vec<_>>();
+        Ok(((*file).to_owned(), write_tensors(&aside.join(file), &tensors)?))
+    };
+    state.files = parts.iter().map(write_part).collect::<Result<_>>()?;
     write_json(&aside.join(STATE), &state)?;
     sync_dir(&aside)?;
+    retire(&path)?;
     std::fs::rename(&aside, &path).map_err(Error::io(&path))?;
     sync_dir(run)?;
     Ok(path)
@@ -156,12 +165,10 @@ pub fn latest(run: &Path, mut on_damaged: impl FnMut(&Error)) -> Result<Option<C
     problem.map_or(Ok(None), Err)
 }
 
-/// Removes all but the newest `keep` checkpoints, and what an interrupted process left behind.
+/// Removes all but the newest `keep` checkpoints, and what an interrupted process left behind. No other thread may be
+/// writing in the run directory.
 pub fn tidy(run: &Path, keep: usize) -> Result<()> {
-    let checkpoints = list(run)?;
-    for (_, path) in &checkpoints[..checkpoints.len().saturating_sub(keep.max(1))] {
-        retire(path)?;
-    }
+    keep_newest(run, keep)?;
     for entry in std::fs::read_dir(run).map_err(Error::io(run))? {
         let path = entry.map_err(Error::io(run))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -170,6 +177,15 @@ pub fn tidy(run: &Path, keep: usize) -> Result<()> {
         } else if name.starts_with('.') && name.ends_with(".new") {
             std::fs::remove_file(&path).map_err(Error::io(&path))?;
         }
+    }
+    Ok(())
+}
+
+/// Removes all but the newest `keep` checkpoints.
+pub(crate) fn keep_newest(run: &Path, keep: usize) -> Result<()> {
+    let checkpoints = list(run)?;
+    for (_, path) in &checkpoints[..checkpoints.len().saturating_sub(keep.max(1))] {
+        retire(path)?;
     }
     Ok(())
 }

@@ -200,8 +200,11 @@ pub struct NumericOptions {
     pub dtype: Dtype,
     /// `cpu` or `cuda:N`.
     pub device: String,
-    /// Threads of the tensor operations.
+    /// Threads of the tensor operations, in each process.
     pub threads: u32,
+    /// Processes that share every step.
+    #[serde(default = "one")]
+    pub nproc: u32,
     /// Rows of one forward and backward pass; a step adds up as many as it needs.
     pub micro_batch: u32,
     /// How gradients are computed.
@@ -216,6 +219,10 @@ pub struct NumericOptions {
     /// Whether a GPU must give the same bits every time, at the price of slower kernels.
     #[serde(default)]
     pub deterministic: bool,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// When things happen besides training.
@@ -315,9 +322,10 @@ impl TrainOptions {
 }
 
 /// Options that a resumed run may change.
-const RESUME_MAY_CHANGE: [&str; 13] = [
+const RESUME_MAY_CHANGE: [&str; 14] = [
     "--device",
     "--threads",
+    "--nproc",
     "--micro-batch",
     "--engine",
     "--recompute",
@@ -332,7 +340,8 @@ const RESUME_MAY_CHANGE: [&str; 13] = [
 ];
 
 /// Those of them that change rounding.
-const ROUNDING: [&str; 5] = ["--device", "--threads", "--micro-batch", "--engine", "--deterministic"];
+const ROUNDING: [&str; 6] =
+    ["--device", "--threads", "--nproc", "--micro-batch", "--engine", "--deterministic"];
 
 /// Names and values of the options, groups opened.
 fn leaves(value: &Value) -> Vec<(String, String)> {
@@ -515,6 +524,7 @@ impl Preset {
                 dtype: Dtype::Fp32,
                 device: "cpu".to_owned(),
                 threads: 1,
+                nproc: 1,
                 micro_batch: 0,
                 engine: EngineKind::Reference,
                 recompute: false,

@@ -1,10 +1,12 @@
 //! Batches: rows of a packing view, read ahead on a thread of their own.
 //!
 //! The thread hands over plain buffers and knows nothing of tensors. Which rows form step `s` is a function of
-//! (seed, s) alone, so a resumed run asks for its next step and gets the same rows as an uninterrupted one.
+//! (seed, s) alone, so a resumed run asks for its next step and gets the same rows as an uninterrupted one. Batches come
+//! back when they were trained on: in the long run nothing is allocated.
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use curate_shards::{BatchPlan, Row, ShardSet, Split, View};
@@ -16,8 +18,8 @@ use crate::{Error, Result};
 /// Batches that wait at most; one is being trained on, the others hide the time to read.
 const READ_AHEAD: usize = 2;
 
-/// The rows of one step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The rows of one step, or of one process's share of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Rows `B`.
     pub rows: usize,
@@ -47,22 +49,45 @@ impl Batch {
 #[derive(Debug)]
 pub struct Loader {
     batches: Option<Receiver<Result<Batch>>>,
+    used: Option<Sender<Batch>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Loader {
-    /// Starts reading.
+    /// Starts reading whole steps.
     pub fn start(shards: &Arc<ShardSet>, options: &DataOptions, first: u64, end: u64) -> Result<Loader> {
+        Loader::start_share(shards, options, (0, 1), first, end)
+    }
+
+    /// Starts reading the share of process `rank` of `world_size` in each step: the rows at [`share`] of the global step,
+    /// in its order. Together the processes read the rows of [`start`](Self::start), whatever their number.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if there are fewer rows than processes; what is wrong with the shards.
+    pub fn start_share(
+        shards: &Arc<ShardSet>,
+        options: &DataOptions,
+        (rank, world_size): (u32, u32),
+        first: u64,
+        end: u64,
+    ) -> Result<Loader> {
         let view = shards.view(&options.split, options.seq_len)?;
         let plan = BatchPlan::new(options.seed, view.num_rows(), options.batch_size)?;
+        let rows = share(options.batch_size, rank, world_size);
+        if options.batch_size < world_size {
+            let problem = format!("{} rows cannot be shared by {world_size} processes", options.batch_size);
+            return Err(Error::option("--batch-size", problem));
+        }
         let (sender, receiver) = sync_channel(READ_AHEAD);
+        let (used_sender, used) = channel();
         let (shards, split) = (Arc::clone(shards), options.split.clone());
         let read = move || {
+            let mut reader = match shards.split(&split) {
+                Ok(split) => Reader::new(&view, split, &plan, rows),
+                Err(error) => return drop(sender.send(Err(error.into()))),
+            };
             for step in first..end {
-                let batch = shards
-                    .split(&split)
-                    .map_err(Error::from)
-                    .and_then(|split| read_batch(&view, split, &plan, step));
+                let batch = reader.read(step, used.try_recv().unwrap_or_default());
                 let failed = batch.is_err();
                 // A closed channel means that the training ended early: nothing is lost.
                 if sender.send(batch).is_err() || failed {
@@ -72,12 +97,18 @@ impl Loader {
         };
         let thread = std::thread::Builder::new().name("loader".into()).spawn(read);
         let thread = thread.map_err(|error| Error::Io { path: "the loader thread".into(), error })?;
-        Ok(Loader { batches: Some(receiver), thread: Some(thread) })
+        Ok(Loader { batches: Some(receiver), used: Some(used_sender), thread: Some(thread) })
     }
 
     /// The next batch.
     pub fn next_batch(&mut self) -> Result<Batch> {
         self.batches.as_ref().and_then(|batches| batches.recv().ok()).ok_or(Error::LoaderStopped)?
+    }
+
+    /// Gives a batch back that was trained on: its memory serves a later one.
+    pub fn give_back(&mut self, batch: Batch) {
+        // The thread may have read its last batch already.
+        let _ = self.used.as_ref().map(|used| used.send(batch));
     }
 }
 
@@ -91,27 +122,123 @@ impl Drop for Loader {
     }
 }
 
-/// The rows of one step.
-fn read_batch(view: &View, split: &Split, plan: &BatchPlan, step: u64) -> Result<Batch> {
-    let seq_len = view.seq_len() as usize;
-    let rows = plan.rows_per_step() as usize;
-    let mut batch = Batch { rows, seq_len, inputs: Vec::with_capacity(rows * seq_len), targets: Vec::new() };
-    batch.targets.reserve_exact(rows * seq_len);
-    let mut row = Row::new(view.seq_len());
-    for number in plan.step(step) {
-        view.try_fill(split, number, &mut row)?;
-        batch.inputs.extend_from_slice(&row.tokens[..seq_len]);
-        let start = batch.targets.len();
-        batch.targets.extend_from_slice(&row.tokens[1..]);
-        let targets = &mut batch.targets[start..];
-        targets[row.len.saturating_sub(1)..].fill(IGNORE);
-        // A run that goes on with a document, but behind another one, repeats a token that was a target before;
-        // here nothing foretells it. A new document's first token is the target of the end of the one before.
-        for (run, &at) in view.runs(number)?.zip(&row.document_starts).skip(1) {
-            if run.offset > 0 {
-                targets[at as usize - 1] = IGNORE;
+/// Which rows of a step of `rows` are those of process `rank` of `world_size`: parts that follow one another and differ
+/// by one row at most.
+pub fn share(rows: u32, rank: u32, world_size: u32) -> Range<u32> {
+    let start = |rank: u32| {
+        let start = u64::from(rows) * u64::from(rank) / u64::from(world_size.max(1));
+        u32::try_from(start).expect("at most all rows, a u32")
+    };
+    start(rank)..start(rank + 1)
+}
+
+/// Makes batches on the loader's thread.
+struct Reader<'a> {
+    view: &'a View,
+    split: &'a Split,
+    plan: &'a BatchPlan,
+    /// The own rows of each step.
+    rows: Range<u32>,
+    numbers: Vec<u64>,
+    row: Row,
+    disk: Disk,
+}
+
+impl<'a> Reader<'a> {
+    fn new(view: &'a View, split: &'a Split, plan: &'a BatchPlan, rows: Range<u32>) -> Reader<'a> {
+        split.expect_random_reads();
+        let (row, disk) = (Row::new(view.seq_len()), Disk::default());
+        Reader { view, split, plan, rows, numbers: Vec::new(), row, disk }
+    }
+
+    /// The numbers of the own rows of a step.
+    fn numbers_of(&self, step: u64) -> impl Iterator<Item = u64> + use<'a> {
+        let (start, count) = (self.rows.start as usize, self.rows.len());
+        self.plan.step(step).skip(start).take(count)
+    }
+
+    /// The own rows of one step, in the memory of `batch`.
+    fn read(&mut self, step: u64, mut batch: Batch) -> Result<Batch> {
+        if self.disk.is_read() {
+            let mut ahead = self.numbers_of(step + READ_AHEAD as u64);
+            ahead.try_for_each(|number| self.view.will_need(self.split, number))?;
+        }
+        let seq_len = self.view.seq_len() as usize;
+        (batch.rows, batch.seq_len) = (self.rows.len(), seq_len);
+        batch.inputs.clear();
+        batch.targets.clear();
+        batch.inputs.reserve_exact(self.rows.len() * seq_len);
+        batch.targets.reserve_exact(self.rows.len() * seq_len);
+        self.numbers.clear();
+        self.numbers.extend(self.numbers_of(step));
+        self.view.fill_each(self.split, &self.numbers, &mut self.row, |number, row| {
+            batch.inputs.extend_from_slice(&row.tokens[..seq_len]);
+            let start = batch.targets.len();
+            batch.targets.extend_from_slice(&row.tokens[1..]);
+            let targets = &mut batch.targets[start..];
+            targets[row.len.saturating_sub(1)..].fill(IGNORE);
+            // A run that goes on with a document, but behind another one, repeats a token that was a target before;
+            // here nothing foretells it. A new document's first token is the target of the end of the one before.
+            for (run, &at) in self.view.runs(number)?.zip(&row.document_starts).skip(1) {
+                if run.offset > 0 {
+                    targets[at as usize - 1] = IGNORE;
+                }
             }
+            Ok::<_, Error>(())
+        })?;
+        Ok(batch)
+    }
+}
+
+/// Whether the rows come from a disk, seen by what this thread waited for.
+#[derive(Default)]
+struct Disk {
+    /// Reads that the thread waited for so far.
+    waits: i64,
+    /// Steps for which rows are still asked for in advance.
+    steps: u32,
+}
+
+impl Disk {
+    /// Call once a step. Once the thread has waited for the disk, the next 64 steps count as read from it: asking in
+    /// advance ends the waits, not their cause. Asking for what is in memory costs as much as reading it, so a loader
+    /// that never waits never asks.
+    fn is_read(&mut self) -> bool {
+        let waits = major_faults();
+        if waits > self.waits {
+            (self.waits, self.steps) = (waits, 64);
+        }
+        self.steps = self.steps.saturating_sub(1);
+        self.steps > 0
+    }
+}
+
+/// Page faults of this thread that had to wait for a disk; 0 where the system does not tell them by thread.
+fn major_faults() -> i64 {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: all zeroes is a valid rusage.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: `usage` is writable for an rusage.
+        unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+        usage.ru_majflt
+    }
+    #[cfg(not(target_os = "linux"))]
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_follow_one_another_and_are_of_one_size() {
+        for (rows, world_size) in [(8, 2), (7, 3), (5, 5), (1, 1), (u32::MAX, 7)] {
+            let shares: Vec<Range<u32>> = (0..world_size).map(|rank| share(rows, rank, world_size)).collect();
+            assert_eq!((shares[0].start, shares[shares.len() - 1].end), (0, rows));
+            assert!(shares.windows(2).all(|pair| pair[0].end == pair[1].start));
+            let sizes = || shares.iter().map(|share| share.end - share.start);
+            assert!(sizes().max().unwrap() - sizes().min().unwrap() <= 1, "{shares:?}");
         }
     }
-    Ok(batch)
 }

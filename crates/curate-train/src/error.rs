@@ -78,6 +78,15 @@ pub enum Error {
     /// The data thread ended before its time.
     #[error("the thread that reads batches stopped unexpectedly")]
     LoaderStopped,
+    /// The thread that writes checkpoints panicked.
+    #[error("the thread that writes checkpoints stopped unexpectedly")]
+    SaverStopped,
+    /// The processes of a run could not work together.
+    #[error("rank {rank}: {problem}")]
+    Collective { rank: u32, problem: String },
+    /// The environment says something about the processes of a run that makes no sense.
+    #[error("{name} {problem}")]
+    Environment { name: &'static str, problem: String },
 }
 
 impl Error {
@@ -95,7 +104,9 @@ impl Error {
                 Some(format!("leave {flag} out (a resumed run keeps its options), or start a new run with another -o"))
             }
             Error::TokenOutOfRange { .. } => Some("the shards are damaged; check them with: curate verify".into()),
-            Error::OtherShards { .. } => Some("name the shard set that the run was trained on".into()),
+            Error::OtherShards { .. } => Some(
+                "name the shard set that the run was trained on, or go on with other rows on purpose: --force-data".into(),
+            ),
             Error::Damaged { .. } => {
                 Some("remove that checkpoint's directory; the one before it is then used".into())
             }
@@ -107,6 +118,10 @@ impl Error {
                 "gpt2, llama and qwen3 models as safetensors, and llama models as GGUF in F32, F16, Q4_0, Q4_1 or Q8_0 are read".into(),
             ),
             Error::NoSuchForm { .. } => Some("the gpt2-* and llama-* presets can be exported as they are".into()),
+            Error::Collective { .. } => Some("look above for another rank's error: when one ends, the others cannot go on".into()),
+            Error::Environment { .. } => Some(
+                "start the ranks with torchrun or srun, or let one process start them: curate train --nproc N".into(),
+            ),
             Error::Ids { .. } => Some("call `curate embed`, and look above for what ended it".into()),
             Error::Shim(curate_shim::Error::Cuda { .. }) | Error::FusedCuda { .. } => Some(fused_cuda_hint(&self.to_string())),
             Error::Device { device, .. } if device.starts_with("cuda") => Some(

@@ -15,10 +15,12 @@ use tch::{Device, Tensor};
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::RunConfig;
 use crate::data::{Batch, Loader};
+use crate::distributed::Group;
 use crate::engine;
 use crate::eval::{EvalOptions, Evaluation, evaluate};
 use crate::model::Model;
 use crate::optim::{self, AdamW};
+use crate::saver::Saver;
 use crate::{Error, Result};
 
 /// One line of `log.jsonl`.
@@ -51,6 +53,10 @@ pub struct StepRecord {
     /// Seconds of this update that were spent waiting for its batch.
     #[serde(default)]
     pub data_wait_s: f64,
+    /// Seconds between this update and the one before it that were spent on a checkpoint: copying it, and waiting for the
+    /// one before to be written.
+    #[serde(default)]
+    pub save_wait_s: f64,
     /// Arithmetic done per second in units of 10^12: (6 N + 12 L C T) × tokens, with N the parameters that take part in
     /// matrix products (PaLM's formula). Not a share of a peak, which is not known here.
     #[serde(default)]
@@ -111,8 +117,10 @@ pub struct Trainer {
     seconds: f64,
     /// No step begins after this moment.
     stop_at: Option<Instant>,
+    /// The processes of the run; the first one writes its files.
+    group: Group,
     /// Held while the run is in memory: a second process in the same directory is refused.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Trainer {
@@ -130,7 +138,26 @@ impl Trainer {
         checkpoint::write_json(&dir.join("config.json"), &run)?;
         let options = &run.options;
         let model = Model::new(&options.model, options.numerics.dtype, device, options.data.seed)?;
-        Trainer::new(dir, run, shards, model, lock)
+        Trainer::new(dir, run, shards, model, Some(lock))
+    }
+
+    /// Takes part in a run whose files another process writes: starts it, or goes on from its checkpoint.
+    pub fn follow(
+        dir: &Path,
+        run: RunConfig,
+        shards: Arc<ShardSet>,
+        device: Device,
+        from: Option<&Checkpoint>,
+    ) -> Result<Trainer> {
+        let options = &run.options;
+        let (model, dtype) = (&options.model, options.numerics.dtype);
+        let model = match from {
+            Some(_) => Model::blank(model, dtype, device)?,
+            None => Model::new(model, dtype, device, options.data.seed)?,
+        };
+        let mut trainer = Trainer::new(dir, run, shards, model, None)?;
+        trainer.load(from)?;
+        Ok(trainer)
     }
 
     /// Goes on from a checkpoint. `run` may differ from the checkpoint's where
@@ -145,15 +172,35 @@ impl Trainer {
         let lock = lock(dir)?;
         checkpoint::write_json(&dir.join("config.json"), &run)?;
         let model = Model::blank(&run.options.model, run.options.numerics.dtype, device)?;
-        let mut trainer = Trainer::new(dir, run, shards, model, lock)?;
-        from.load_model(&trainer.model)?;
-        from.load_optimizer(&trainer.model, &mut trainer.optimizer)?;
-        let State { step, samples, targets, seconds, .. } = from.state;
-        (trainer.step, trainer.samples, trainer.targets, trainer.seconds) = (step, samples, targets, seconds);
+        let mut trainer = Trainer::new(dir, run, shards, model, Some(lock))?;
+        trainer.load(Some(from))?;
         Ok(trainer)
     }
 
-    fn new(dir: &Path, run: RunConfig, shards: Arc<ShardSet>, model: Model, lock: File) -> Result<Trainer> {
+    /// Takes the state of a checkpoint.
+    fn load(&mut self, from: Option<&Checkpoint>) -> Result<()> {
+        let Some(from) = from else { return Ok(()) };
+        from.load_model(&self.model)?;
+        from.load_optimizer(&self.model, &mut self.optimizer)?;
+        let State { step, samples, targets, seconds, .. } = from.state;
+        (self.step, self.samples, self.targets, self.seconds) = (step, samples, targets, seconds);
+        Ok(())
+    }
+
+    /// Joins the other processes of the run: all get the weights and moments of the first.
+    pub fn join(&mut self, group: Group) -> Result<()> {
+        group.share(&self.model, &self.optimizer, self.step)?;
+        self.group = group;
+        Ok(())
+    }
+
+    fn new(
+        dir: &Path,
+        run: RunConfig,
+        shards: Arc<ShardSet>,
+        model: Model,
+        lock: Option<File>,
+    ) -> Result<Trainer> {
         run.options.check()?;
         let optimizer = AdamW::new(run.options.optimizer.clone(), model.parameters())?;
         Ok(Trainer {
@@ -167,6 +214,7 @@ impl Trainer {
             targets: 0,
             seconds: 0.0,
             stop_at: None,
+            group: Group::default(),
             _lock: lock,
         })
     }
@@ -196,22 +244,33 @@ impl Trainer {
         let options = self.run.options.clone();
         let (schedule, cadence) = (&options.schedule, &options.cadence);
         let end = stop_after.unwrap_or(u64::MAX).min(schedule.steps);
-        let mut log = Log::open(&self.dir, self.step)?;
-        let mut loader = Loader::start(&self.shards, &options.data, self.step, end)?;
+        let leads = self.group.leads();
+        if leads {
+            checkpoint::tidy(&self.dir, cadence.keep_last as usize)?;
+        }
+        let mut log = if leads { Log::open(&self.dir, self.step)? } else { Log::none() };
+        log.has_evaluation = self.group.any(log.has_evaluation)?;
+        let place = (self.group.rank(), self.group.world_size());
+        let mut loader = Loader::start_share(&self.shards, &options.data, place, self.step, end)?;
+        let mut saver = Saver::new(&self.dir, cadence.keep_last as usize);
+        let mut save_wait_s = 0.0;
         let flop_per_step =
             options.model.flop_per_token(options.data.seq_len) * options.tokens_per_step() as f64;
         let mut engine = engine::of_run(&options, &self.model)?;
         let mut saved = self.step > 0; // a resumed state is on disk
 
         let out_of_time = |stop_at: Option<Instant>| stop_at.is_some_and(|at| Instant::now() >= at);
-        while self.step < end && !interrupted.load(Ordering::Relaxed) && !out_of_time(self.stop_at) {
+        while self.step < end
+            && !self.group.any(interrupted.load(Ordering::Relaxed) || out_of_time(self.stop_at))?
+        {
+            saver.check()?;
             // Before the step rather than after the last one, so that a resumed run catches up on an evaluation that
             // it was killed in. Its checkpoint is already saved.
             if is_due(cadence.eval_every, self.step) && !log.has_evaluation {
                 if let Some(evaluation) = self.evaluate(Some(cadence.eval_tokens), monitor, interrupted)? {
                     self.report(&evaluation, false, &mut log, monitor)?;
                 }
-                if interrupted.load(Ordering::Relaxed) {
+                if self.group.any(interrupted.load(Ordering::Relaxed))? {
                     break;
                 }
             }
@@ -222,6 +281,8 @@ impl Trainer {
             let data_wait_s = started.elapsed().as_secs_f64();
 
             let loss_nats = engine.loss(&self.model, &batch, options.numerics.micro_batch)?;
+            let (loss_nats, targets) =
+                self.group.average(loss_nats, batch.num_targets(), &engine.gradients())?;
             let grad_norm = engine.grad_norm()?;
             self.check_finite("the loss", loss_nats)?;
             self.check_finite("the norm of the gradient", grad_norm)?;
@@ -229,8 +290,9 @@ impl Trainer {
             engine.step(&self.model, &mut self.optimizer, lr, scale)?;
 
             self.step += 1;
-            self.samples += batch.rows as u64;
-            self.targets += batch.num_targets();
+            self.samples += u64::from(options.data.batch_size);
+            self.targets += targets;
+            loader.give_back(batch);
             let seconds = started.elapsed().as_secs_f64();
             self.seconds += seconds;
             let record = StepRecord {
@@ -242,28 +304,32 @@ impl Trainer {
                 tokens_per_s: options.tokens_per_step() as f64 / seconds,
                 seconds: self.seconds,
                 data_wait_s,
+                save_wait_s: std::mem::take(&mut save_wait_s),
                 teraflop_per_s: flop_per_step * 1e-12 / seconds,
             };
             log.append(&Record::Step(record.clone()))?;
             monitor.step(&record);
 
             saved = is_due(cadence.save_every, self.step) || is_due(cadence.eval_every, self.step);
-            if saved {
-                self.save()?;
+            if saved && leads {
+                let started = Instant::now();
+                saver.start(self.state(), &self.model, &self.optimizer)?;
+                save_wait_s = started.elapsed().as_secs_f64();
             }
         }
 
-        if !saved {
+        saver.finish()?;
+        if !saved && leads {
             self.save()?;
         }
-        if interrupted.load(Ordering::Relaxed) {
+        if self.group.any(interrupted.load(Ordering::Relaxed))? {
             return Ok(Ending::Interrupted);
         }
         if self.step < schedule.steps {
             return Ok(Ending::Stopped);
         }
         let evaluation = self.evaluate(None, monitor, interrupted)?;
-        if interrupted.load(Ordering::Relaxed) {
+        if self.group.any(interrupted.load(Ordering::Relaxed))? {
             return Ok(Ending::Interrupted);
         }
         if let Some(evaluation) = &evaluation {
@@ -279,17 +345,21 @@ impl Trainer {
         }
     }
 
-    /// Writes a checkpoint of the present state and removes old ones.
-    pub fn save(&self) -> Result<PathBuf> {
-        let state = State {
+    /// What a checkpoint of the present state says besides tensors.
+    fn state(&self) -> State {
+        State {
             step: self.step,
             samples: self.samples,
             targets: self.targets,
             seconds: self.seconds,
             run: self.run.clone(),
             files: Default::default(),
-        };
-        let path = checkpoint::save(&self.dir, state, &self.model, &self.optimizer)?;
+        }
+    }
+
+    /// Writes a checkpoint of the present state, removes old ones, and returns when that is done.
+    pub fn save(&self) -> Result<PathBuf> {
+        let path = checkpoint::save(&self.dir, self.state(), &self.model, &self.optimizer)?;
         checkpoint::tidy(&self.dir, self.run.options.cadence.keep_last as usize)?;
         Ok(path)
     }
@@ -340,7 +410,7 @@ impl Trainer {
             bits_per_byte: evaluation.total.bits_per_byte,
             whole_split: whole,
         };
-        if whole {
+        if whole && self.group.leads() {
             store_evaluation(&self.dir, self.step, evaluation)?;
         }
         log.append(&Record::Eval(record.clone()))?;
@@ -408,12 +478,18 @@ fn lock(dir: &Path) -> Result<File> {
 /// `log.jsonl` of a run.
 struct Log {
     path: PathBuf,
-    file: File,
+    /// `None` in a process that writes no files.
+    file: Option<File>,
     /// Whether the last record is an evaluation.
     has_evaluation: bool,
 }
 
 impl Log {
+    /// A log that keeps nothing.
+    fn none() -> Log {
+        Log { path: PathBuf::new(), file: None, has_evaluation: false }
+    }
+
     /// Opens the log to append what follows `step`. Lines of later steps, left by a process that died after its last
     /// checkpoint, are taken out, and so are a torn last line and a final evaluation, which will be made again.
     fn open(dir: &Path, step: u64) -> Result<Log> {
@@ -430,14 +506,15 @@ impl Log {
         }
         checkpoint::write_file(&path, kept.as_bytes())?;
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
-        Ok(Log { path, file, has_evaluation })
+        Ok(Log { path, file: Some(file), has_evaluation })
     }
 
     fn append(&mut self, record: &Record) -> Result<()> {
         let json = |source| Error::Json { path: self.path.clone(), what: "log record", source };
+        self.has_evaluation = matches!(record, Record::Eval(_));
+        let Some(file) = &mut self.file else { return Ok(()) };
         let mut line = serde_json::to_vec(record).map_err(json)?;
         line.push(b'\n');
-        self.has_evaluation = matches!(record, Record::Eval(_));
-        self.file.write_all(&line).map_err(Error::io(&self.path))
+        file.write_all(&line).map_err(Error::io(&self.path))
     }
 }

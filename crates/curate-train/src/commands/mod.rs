@@ -5,6 +5,7 @@ pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod import;
+mod launch;
 pub(crate) mod scaling;
 pub(crate) mod train;
 

@@ -12,11 +12,13 @@ use curate_train::config::{
 };
 use curate_train::cuda;
 use curate_train::device::{self, DeviceChoice};
+use curate_train::distributed::{Group, Place};
 use curate_train::engine::EngineKind;
 use curate_train::schedule::Shape;
 use curate_train::train::{Ending, Trainer};
 use curate_train::{Error, Result};
 
+use super::launch;
 use crate::output::{self, Console, Exit, thousands};
 use crate::signals;
 
@@ -26,11 +28,15 @@ Examples:
   curate train shards --preset gpt2-tiny --steps 200 -o run
   curate train shards -o run --steps 200 --stop-after 100    (stops half-way …)
   curate train -o run --resume                               (… and goes on, bit for bit)
+  curate train shards -o run --nproc 2                       (two processes, the same run)
   curate train shards --preset llama-tiny --layers 6 --lr 1e-3 --eval-every 100 -o run
 
 The run directory holds step-*/ (checkpoints), log.jsonl (every step), config.json and eval-val.json. Memory is \
-about 16 bytes a parameter, and the activations of one micro-batch; --micro-batch bounds the latter and changes \
-only rounding.
+about 16 bytes a parameter (28 with checkpoints on the way, which are written while it trains), and the activations \
+of one micro-batch; --micro-batch bounds the latter and changes only rounding.
+
+With several processes (--nproc N, torchrun, srun) each takes its part of every step; all need the shards and the run \
+directory under the same path, and the first one prints and writes.
 
 Ctrl-C finishes the step, saves a checkpoint and exits with 130.";
 
@@ -47,6 +53,9 @@ pub(crate) struct TrainArgs {
     /// Go on from the newest checkpoint; options that are left out keep their recorded values
     #[arg(long)]
     resume: bool,
+    /// Resume although the rows of the shards have changed: training goes on at the same sample number of the new order
+    #[arg(long, requires = "resume")]
+    force_data: bool,
     /// Stop with a checkpoint when update N of the run is done; the schedule is not shortened
     #[arg(long, value_name = "N")]
     stop_after: Option<u64>,
@@ -165,9 +174,13 @@ pub(crate) struct TrainArgs {
     /// auto, cpu, cuda or cuda:N; auto takes a GPU if one can be used [default: auto]
     #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
     device: Option<DeviceChoice>,
-    /// Threads of the tensor operations [default: the physical cores]
+    /// Threads of the tensor operations in each process [default: its share of the physical cores]
     #[arg(long, value_name = "N", help_heading = "Machine")]
     threads: Option<u32>,
+    /// Train with N processes on this machine, each with a share of every step and, with cuda, a GPU of its own
+    /// [default: 1, or what torchrun or srun started]
+    #[arg(long, value_name = "N", help_heading = "Machine", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    nproc: Option<u32>,
 
     /// Evaluate every N steps besides the end; 0 = never [default: 0]
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
@@ -211,6 +224,12 @@ fn word<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, St
 /// Runs the command.
 pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
     let interrupted = signals::listen();
+    let place = Place::from_environment(|name| std::env::var(name).ok())?;
+    if let (Some(nproc @ 2..), None) = (args.nproc, &place) {
+        return launch::run(nproc, interrupted);
+    }
+    let leads = place.as_ref().is_none_or(|place| place.rank == 0);
+    let quiet = args.quiet || !leads;
     let from = checkpoint_to_resume(args)?;
     let recorded = from.as_ref().map(|checkpoint| &checkpoint.state.run);
     let dir = args
@@ -220,36 +239,59 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
         .expect("the parser asks for shards or --resume");
     let shards = Arc::new(ShardSet::open(dir)?);
     let (run, view) = match recorded {
-        None => new_run(args, &shards)?,
-        Some(recorded) => resumed_run(args, recorded, &shards)?,
+        None => new_run(args, &shards, place.as_ref())?,
+        Some(recorded) => resumed_run(args, recorded, &shards, place.as_ref())?,
     };
     let options = run.options.clone();
     device::set_threads(options.numerics.threads);
     let choice = options.numerics.device.parse();
     let choice = choice.map_err(|problem| Error::Option { flag: "--device", problem })?;
-    let device = device::open(choice)?;
-    if !args.quiet {
+    let device = device::open(own_device(choice, place.as_ref()))?;
+    if !quiet {
         print_settings(&args.output, &run, &view, from.as_ref());
     }
     let shard_set = Arc::clone(&shards);
     let mut trainer = match &from {
+        from if !leads => Trainer::follow(&args.output, run, shard_set, device, from.as_ref())?,
         None => Trainer::create(&args.output, run, shard_set, device)?,
         Some(checkpoint) => Trainer::resume(&args.output, run, shard_set, device, checkpoint)?,
     };
-    let mut console = Console::new(args.quiet, options.cadence.log_every, options.schedule.steps);
+    // Not before: the others must have seen the run directory as it was.
+    if let Some(place) = &place {
+        trainer.join(Group::join(place, device)?)?;
+    }
+    let mut console = Console::new(quiet, options.cadence.log_every, options.schedule.steps);
     let max_time = args.max_time.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes));
     let max_time = max_time
         .transpose()
         .map_err(|error| Error::Option { flag: "--max-time", problem: error.to_string() })?;
     trainer.stop_at(max_time.map(|time| Instant::now() + time));
     let ending = trainer.train(args.stop_after, &mut console, interrupted)?;
-    Ok(report(args, &options, &trainer, &ending))
+    Ok(report(args, quiet, &options, &trainer, &ending))
+}
+
+/// The GPU of a rank: the asked one is that of the machine's first.
+fn own_device(choice: DeviceChoice, place: Option<&Place>) -> DeviceChoice {
+    match (choice, place) {
+        (DeviceChoice::Cuda(first), Some(place)) => DeviceChoice::Cuda(first + place.local_rank as usize),
+        _ => choice,
+    }
+}
+
+/// The cores of the machine, shared between its ranks; what OpenMP was told is meant for each of them.
+fn default_threads(place: Option<&Place>) -> u32 {
+    let threads = u32::try_from(tch::get_num_threads()).unwrap_or(1);
+    let ranks = match std::env::var_os("OMP_NUM_THREADS") {
+        Some(_) => 1,
+        None => place.and_then(|place| place.local_world_size).unwrap_or(1),
+    };
+    (threads / ranks.max(1)).max(1)
 }
 
 /// Prints how the run ended.
-fn report(args: &TrainArgs, options: &TrainOptions, trainer: &Trainer, ending: &Ending) -> Exit {
+fn report(args: &TrainArgs, quiet: bool, options: &TrainOptions, trainer: &Trainer, ending: &Ending) -> Exit {
     let run = args.output.display();
-    if !args.quiet {
+    if !quiet {
         match ending {
             Ending::Finished(Some(evaluation)) => output::evaluation(evaluation),
             Ending::Finished(None) => {
@@ -281,7 +323,7 @@ fn checkpoint_to_resume(args: &TrainArgs) -> Result<Option<Checkpoint>> {
 }
 
 /// Options of a new run: the preset's, then what the user says.
-fn new_run(args: &TrainArgs, shards: &ShardSet) -> Result<(RunConfig, View)> {
+fn new_run(args: &TrainArgs, shards: &ShardSet, place: Option<&Place>) -> Result<(RunConfig, View)> {
     let preset = preset(args.preset.as_deref().unwrap_or("gpt2-tiny"))?;
     let views = shards.views("train");
     let seq_len = args.seq_len.or(views.first().copied()).unwrap_or(1024);
@@ -295,7 +337,8 @@ fn new_run(args: &TrainArgs, shards: &ShardSet) -> Result<(RunConfig, View)> {
         });
     }
     let mut options = preset.options(shards.manifest().tokenizer.vocab_size, seq_len, view.num_rows());
-    options.numerics.threads = u32::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
+    options.numerics.threads = default_threads(place);
+    options.numerics.nproc = place.map_or(1, |place| place.world_size);
     let device = device::open(args.device.unwrap_or(DeviceChoice::Auto))?;
     options.numerics.device = device::name(device);
     options.numerics.engine = EngineKind::fastest(device);
@@ -336,8 +379,14 @@ fn fastest_that_works(options: &TrainOptions, device: tch::Device) -> EngineKind
 }
 
 /// Options of a resumed run: the recorded ones; what the user says may change how it runs, not what comes out.
-fn resumed_run(args: &TrainArgs, recorded: &RunConfig, shards: &ShardSet) -> Result<(RunConfig, View)> {
+fn resumed_run(
+    args: &TrainArgs,
+    recorded: &RunConfig,
+    shards: &ShardSet,
+    place: Option<&Place>,
+) -> Result<(RunConfig, View)> {
     let mut options = recorded.options.clone();
+    options.numerics.nproc = place.map_or(1, |place| place.world_size);
     apply(args, &mut options);
     if let Some(preset) = &args.preset {
         options.preset.clone_from(preset);
@@ -359,8 +408,13 @@ fn resumed_run(args: &TrainArgs, recorded: &RunConfig, shards: &ShardSet) -> Res
     if shards.manifest().tokenizer != recorded.tokenizer {
         return Err(other("it was made with another tokenizer"));
     }
-    if view.checksum() != recorded.rows_checksum {
+    let is_other = view.checksum() != recorded.rows_checksum;
+    if is_other && !args.force_data {
         return Err(other("its training rows differ"));
+    }
+    if is_other {
+        let step = "from here on the run is not what its seed and first shards would give again";
+        output::warn(&format!("{}: the training rows differ; {step}", shards.dir().display()));
     }
     let changes = recorded.options.rounding_changes(&options);
     if !changes.is_empty() {
@@ -370,7 +424,9 @@ fn resumed_run(args: &TrainArgs, recorded: &RunConfig, shards: &ShardSet) -> Res
         ));
     }
     let program = env!("CARGO_PKG_VERSION").to_owned();
-    let run = RunConfig { options, shards: absolute(shards.dir()), program, ..recorded.clone() };
+    let rows_checksum = view.checksum().to_owned();
+    let run =
+        RunConfig { options, shards: absolute(shards.dir()), rows_checksum, program, ..recorded.clone() };
     Ok((run, view))
 }
 
@@ -522,8 +578,17 @@ fn print_settings(dir: &Path, run: &RunConfig, view: &View, from: Option<&Checkp
         (
             "machine",
             format!(
-                "{}, {} threads, {:?} engine, {:?}, seed {}",
-                numerics.device, numerics.threads, numerics.engine, numerics.dtype, data.seed
+                "{}{}, {} threads, {:?} engine, {:?}, seed {}",
+                if numerics.nproc > 1 {
+                    format!("{} processes, each ", numerics.nproc)
+                } else {
+                    String::new()
+                },
+                numerics.device,
+                numerics.threads,
+                numerics.engine,
+                numerics.dtype,
+                data.seed
             )
             .to_lowercase(),
         ),

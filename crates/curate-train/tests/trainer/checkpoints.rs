@@ -1,9 +1,10 @@
 use std::fs;
+use std::sync::atomic::AtomicBool;
 
 use curate_train::checkpoint::{latest, list, open};
 use curate_train::config::ModelConfig;
 use curate_train::model::Model;
-use curate_train::train::Trainer;
+use curate_train::train::{EvalRecord, Monitor, StepRecord, Trainer};
 use curate_train::{Error, config::Dtype};
 use tch::Device;
 
@@ -151,4 +152,56 @@ fn the_tensor_files_are_plain_safetensors() {
     assert_eq!((second.dtype(), second.shape()), (safetensors::Dtype::F32, &[27usize, 32][..]));
     let squares = second.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
     assert!(squares.clone().all(|x| x >= 0.0) && squares.sum::<f32>() > 0.0);
+}
+
+/// Puts a file where the checkpoint of a step would be written, once that of an earlier one is complete.
+struct Blocks {
+    run: std::path::PathBuf,
+    steps: u64,
+}
+
+impl Monitor for Blocks {
+    fn step(&mut self, record: &StepRecord) {
+        self.steps = record.step;
+        if record.step == 5 {
+            std::fs::write(self.run.join(".step-00000006.new"), b"").unwrap();
+        }
+    }
+
+    fn evaluated(&mut self, _: &EvalRecord) {}
+
+    fn evaluating(&mut self, _: u64, _: u64) {}
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_ends_the_run_and_leaves_the_one_before() {
+    let dir = TestDir::new();
+    let shards = small_shards(&dir.join("shards"));
+    let mut options = small_options(&shards, 100_000);
+    options.cadence.save_every = 3;
+    let run = dir.join("run");
+    let mut trainer = create(&run, &shards, &options);
+    let mut monitor = Blocks { run: run.clone(), steps: 0 };
+    let error = trainer.train(None, &mut monitor, &AtomicBool::new(false)).unwrap_err();
+    let path = run.join(".step-00000006.new");
+    assert!(error.to_string().starts_with(&format!("{}: ", path.display())), "{error}");
+    // Found at the first step after the failure, at the latest where the next checkpoint is due.
+    assert!((6..=9).contains(&monitor.steps), "{} steps", monitor.steps);
+    assert_eq!(newest(&run).state.step, 3);
+}
+
+#[test]
+fn a_checkpoint_written_while_training_goes_on_is_that_of_its_step() {
+    let dir = TestDir::new();
+    let shards = small_shards(&dir.join("shards"));
+    let mut options = small_options(&shards, 12);
+    (options.cadence.save_every, options.cadence.keep_last) = (2, 9);
+    let (run, stopped) = (dir.join("run"), dir.join("stopped"));
+    train(&mut create(&run, &shards, &options), None);
+    for step in [2, 6, 10, 12] {
+        options.cadence.save_every = 0; // saved at the end of training, from the tensors themselves
+        let _ = std::fs::remove_dir_all(&stopped);
+        train(&mut create(&stopped, &shards, &options), Some(step));
+        assert!(tensors_of(&run, step) == tensors_of(&stopped, step), "step {step} differs");
+    }
 }

@@ -156,6 +156,11 @@ fn mistakes_are_explained() {
     write_shards(&dir.join("other"), &documents(20, 9), "", &[concat(32)]);
     let stderr = fail(2, &["train", &other, "-o", &run, "--resume"]);
     assert!(stderr.contains("is not the shard set of this run: its training rows differ"), "{stderr}");
+    assert!(stderr.contains("--force-data"), "{stderr}");
+    let (_, stderr) = succeed(&["train", &other, "-o", &run, "--resume", "--force-data", "--quiet"]);
+    assert!(stderr.starts_with("warning: ") && stderr.contains("the training rows differ"), "{stderr}");
+    let recorded = json(&format!("{run}/config.json"));
+    assert_eq!(recorded["shards"], fs::canonicalize(&other).unwrap().to_str().unwrap());
 
     let stderr = fail(2, &["train", "-o", &nowhere, "--resume"]);
     assert!(stderr.contains("has no complete checkpoint") && stderr.contains("hint: "), "{stderr}");

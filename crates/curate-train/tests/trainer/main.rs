@@ -3,6 +3,7 @@
 //! - `model`: initial loss, causality, gradients, accumulation, for every combination of switches
 //! - `learning`: loss falls, one batch is overfitted, the 170-character example, memory stays flat
 //! - `resuming`: a run that stops, or is killed, and goes on is the run that never stopped, bit for bit
+//! - `parallel`: several processes that share every step: equality with one, signals, deaths
 //! - `checkpoints`: round trips, damage, options that do not match
 //! - `evaluating`: every token scored once, against a plain f64 model
 //! - `generating`: the cache against recomputing, seeds
@@ -20,5 +21,6 @@ mod generating;
 mod hf;
 mod learning;
 mod model;
+mod parallel;
 mod resuming;
 mod support;

@@ -52,13 +52,16 @@ fn so_it_is_with_two_threads_and_through_the_program() {
     assert!(tensors_of(&whole, 16) == tensors_of(&parts, 16), "weights or moments differ");
 }
 
-#[test]
-fn a_killed_run_goes_on_as_if_nothing_had_happened() {
+/// Kills a run at random moments, some of them in the midst of a checkpoint, and compares it with one that never was.
+fn killed_and_resumed(kills: u64) {
     let dir = TestDir::new();
     let shards = small_shards(&dir.join("shards"));
+    let steps = 120 * kills;
     let flags = |run: &str| {
         let run = text(&dir.join(run)).to_owned();
-        let fixed = "--preset char-tiny --batch-size 4 --steps 120 --save-every 3 --eval-every 50 --threads 1 --quiet";
+        let fixed = format!(
+            "--preset char-tiny --batch-size 4 --steps {steps} --save-every 3 --eval-every 50 --threads 1 --quiet"
+        );
         let mut flags = vec!["train".to_owned(), text(shards.dir()).to_owned(), "-o".to_owned(), run];
         flags.extend(fixed.split(' ').map(str::to_owned));
         flags
@@ -68,34 +71,48 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     };
     assert!(start(&flags("whole")).wait().unwrap().success());
 
-    // Killed some steps after the first checkpoint appears, three times.
     let run = dir.join("killed");
-    for (kills, delay_ms) in [40, 90, 10].into_iter().enumerate() {
+    let mut random = curate_train::rng::Rng::new(kills, "moments");
+    for kill in 0..kills {
         let mut flags = flags("killed");
-        if kills > 0 {
+        if newest_step(&run).is_some() {
             flags.push("--resume".to_owned());
         }
         let before = newest_step(&run);
         let mut child = start(&flags);
+        // Every second one some time after its first checkpoint, so that the run gets on; the others at any time, from
+        // the start of the process on.
         let began = Instant::now();
-        while newest_step(&run) == before && child.try_wait().unwrap().is_none() {
+        while kill % 2 == 0 && newest_step(&run) == before && child.try_wait().unwrap().is_none() {
             assert!(began.elapsed() < Duration::from_secs(60), "no checkpoint in a minute");
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(Duration::from_millis(delay_ms));
+        let longest_ms = if kill % 2 == 0 { 150.0 } else { 2000.0 };
+        std::thread::sleep(Duration::from_micros((1e3 * longest_ms * random.uniform()) as u64));
         child.kill().unwrap(); // SIGKILL
         child.wait().unwrap();
     }
-    assert!(newest_step(&run).is_some_and(|step| step < 120), "the run was over before it was killed");
+    assert!(newest_step(&run).is_some_and(|step| step < steps), "the run was over before the last kill");
     let mut flags = flags("killed");
     flags.push("--resume".to_owned());
     assert!(start(&flags).wait().unwrap().success());
 
     assert_eq!(logged(&dir.join("whole")), logged(&run));
-    assert!(tensors_of(&dir.join("whole"), 120) == tensors_of(&run, 120), "weights or moments differ");
+    assert!(tensors_of(&dir.join("whole"), steps) == tensors_of(&run, steps), "weights or moments differ");
     let hidden =
         std::fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(hidden.filter(|name| name.starts_with('.')).count(), 0, "leftovers of a killed process");
+}
+
+#[test]
+fn a_killed_run_goes_on_as_if_nothing_had_happened() {
+    killed_and_resumed(3);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test -p curate-train --test trainer -- --ignored twenty"]
+fn so_it_does_after_twenty_kills() {
+    killed_and_resumed(20);
 }
 
 #[test]

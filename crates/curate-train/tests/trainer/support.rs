@@ -166,6 +166,7 @@ pub(crate) fn logged(run: &Path) -> Vec<Record> {
             seconds: 0.0,
             tokens_per_s: 0.0,
             data_wait_s: 0.0,
+            save_wait_s: 0.0,
             teraflop_per_s: 0.0,
             ..record
         }),

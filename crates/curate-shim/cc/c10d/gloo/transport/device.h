@@ -1,0 +1,7 @@
+// Stands in for a header of gloo that the torch wheel does not ship. See c10d.cc.
+#pragma once
+
+namespace gloo::transport {
+class Device;
+class UnboundBuffer;
+} // namespace gloo::transport
