@@ -54,7 +54,7 @@ impl Loader {
     /// Starts reading.
     pub fn start(shards: &Arc<ShardSet>, options: &DataOptions, first: u64, end: u64) -> Result<Loader> {
         let view = shards.view(&options.split, options.seq_len)?;
-        let plan = BatchPlan::new(options.seed, view.num_rows(), options.batch_size)?;
+        let plan = view.plan(options.seed, options.batch_size)?;
         let (sender, receiver) = sync_channel(READ_AHEAD);
         let (shards, split) = (Arc::clone(shards), options.split.clone());
         let read = move || {
