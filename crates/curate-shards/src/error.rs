@@ -31,14 +31,17 @@ pub enum Error {
     /// A split specification such as `val=0.05` does not parse or does not add up.
     #[error("split {spec:?}: {problem}")]
     BadSplits { spec: String, problem: String },
+    /// A mix such as `web=0.6,code=0.4` does not parse, or the set cannot give what it asks for.
+    #[error("mix {problem}")]
+    BadMix { problem: String },
     /// The set has no split of this name.
     #[error("{}: no split named {name:?} (there are: {})", dir.display(), available.join(", "))]
     UnknownSplit { dir: PathBuf, name: String, available: Vec<String> },
     /// The split has not been packed for this sequence length.
     #[error("{}: split {split:?} has no view for seq_len {seq_len} (there are: {})", dir.display(), list(available))]
     UnknownView { dir: PathBuf, split: String, seq_len: u32, available: Vec<u32> },
-    /// The set already has a view of this length, packed by another policy.
-    #[error("{}: seq_len {seq_len} is already packed with policy {existing}, not {requested}", dir.display())]
+    /// The set already has a view of this length, packed otherwise.
+    #[error("{}: seq_len {seq_len} is already packed with {existing}, not {requested}", dir.display())]
     ViewExists { dir: PathBuf, seq_len: u32, existing: String, requested: String },
     /// A view was asked to fill a row from a split it was not built on.
     #[error("the view of split {view:?} cannot serve rows of split {split:?}")]
@@ -66,6 +69,10 @@ pub enum Error {
     /// An earlier write failed, so that the files no longer agree with one another.
     #[error("{}: an earlier write failed, the set cannot be finished", dir.display())]
     BrokenWriter { dir: PathBuf },
+
+    /// The documents are not those that an interrupted run in the directory had been given.
+    #[error("{}: the input is not that of the interrupted run: shard {shard} comes out otherwise", dir.display())]
+    OtherInput { dir: PathBuf, shard: String },
 
     // Conversion.
     /// Nothing at the path has a name or a beginning that a format of token files has.
@@ -126,11 +133,16 @@ impl Error {
             Error::BadSplits { .. } => {
                 Some("write NAME=SHARE pairs such as val=0.05,test=0.01; the rest is train".to_owned())
             }
+            Error::BadMix { .. } => Some(
+                "write NAME=SHARE pairs such as web=0.6,code=0.3,books=0.1:4, where :4 allows four epochs; names are the \
+                 sources of the documents (`curate inspect SHARDS` lists them)"
+                    .to_owned(),
+            ),
             Error::UnknownView { seq_len, .. } => Some(format!(
                 "make one with `curate pack --seq-len {seq_len}`, or train with a length that is there"
             )),
             Error::ViewExists { .. } => {
-                Some("a set holds one view per length; choose another --seq-len".to_owned())
+                Some("a set holds one view per length; choose another --seq-len, or --force to replace it".to_owned())
             }
             Error::TokenOutOfRange { .. } => {
                 Some("the documents were made by another tokenizer than the one given".to_owned())
@@ -145,9 +157,12 @@ impl Error {
             Error::BadToken { .. } => Some(
                 "another tokenizer made the ids, or they are of another width (--token-bytes)".to_owned(),
             ),
+            Error::OtherInput { .. } => {
+                Some("give the same input again to go on with it, or --restart to begin afresh".to_owned())
+            }
             Error::MissingEod { .. } => Some("`curate tokenize` appends the id to every document".to_owned()),
             Error::Incomplete { .. } => {
-                Some("run the command that wrote it again; it starts afresh".to_owned())
+                Some("run the command that wrote it again; it goes on after the last finished shard".to_owned())
             }
             Error::NotAShardSet { .. } => Some("give the directory that `curate pack` wrote".to_owned()),
             Error::UnsupportedVersion { found, supported, .. } if found > supported => {

@@ -18,13 +18,12 @@
 //! .dom     u16 × S   domain of each document, an index into `domains` of the manifest
 //! ```
 //!
-//! The `.view` file is drawn in `view.rs`, `vocabulary.bin` in `vocabulary.rs`, `manifest.json` in `manifest.rs`.
+//! The `.view` file is drawn in `view.rs`, `.mix` in `mix.rs`, `.rows` in `rows.rs`, `vocabulary.bin` in `vocabulary.rs`, `manifest.json` in `manifest.rs`.
 //! The arrays of `.idx` are not aligned (34 is no multiple of 4) and are read byte-wise; `.bin` is read where it
 //! lies.
 
 use serde::{Deserialize, Serialize};
 
-use crate::atomic::AtomicFile;
 use crate::error::{Error, Result};
 
 /// A token id as the model sees it.
@@ -80,24 +79,28 @@ pub(crate) fn idx_bytes(documents: u64) -> u64 {
     IDX_HEADER_BYTES + documents * (4 + 8 + 8) + 8
 }
 
-/// Writes the index of a shard from its document lengths in tokens.
-pub(crate) fn write_idx(file: &mut AtomicFile, width: Width, lengths: &[i32]) -> Result<()> {
+/// Hands the bytes of a shard's index to `write`, from its document lengths in tokens.
+pub(crate) fn write_idx(
+    mut write: impl FnMut(&[u8]) -> Result<()>,
+    width: Width,
+    lengths: &[i32],
+) -> Result<()> {
     let documents = lengths.len() as u64;
-    file.write_all(&IDX_MAGIC)?;
-    file.write_all(&IDX_VERSION.to_le_bytes())?;
-    file.write_all(&[width.megatron_code()])?;
-    file.write_all(&documents.to_le_bytes())?;
-    file.write_all(&(documents + 1).to_le_bytes())?;
+    write(&IDX_MAGIC)?;
+    write(&IDX_VERSION.to_le_bytes())?;
+    write(&[width.megatron_code()])?;
+    write(&documents.to_le_bytes())?;
+    write(&(documents + 1).to_le_bytes())?;
     for length in lengths {
-        file.write_all(&length.to_le_bytes())?;
+        write(&length.to_le_bytes())?;
     }
     let mut offset = 0u64;
     for length in lengths {
-        file.write_all(&offset.to_le_bytes())?;
+        write(&offset.to_le_bytes())?;
         offset += u64::from(length.unsigned_abs()) * width.bytes();
     }
     for boundary in 0..=documents {
-        file.write_all(&boundary.to_le_bytes())?;
+        write(&boundary.to_le_bytes())?;
     }
     Ok(())
 }
@@ -144,6 +147,14 @@ pub(crate) fn view_name(split: &str, seq_len: u32) -> String {
     format!("{split}.T{seq_len}.view")
 }
 
+pub(crate) fn mix_name(split: &str, seq_len: u32) -> String {
+    format!("{split}.T{seq_len}.mix")
+}
+
+pub(crate) fn rows_name(split: &str, seq_len: u32) -> String {
+    format!("{split}.T{seq_len}.rows")
+}
+
 /// Whether a file name is one that shards or views have.
 pub(crate) fn is_shard_or_view_name(name: &str) -> bool {
     let Some((stem, ending)) = name.rsplit_once('.') else { return false };
@@ -152,7 +163,7 @@ pub(crate) fn is_shard_or_view_name(name: &str) -> bool {
         "bin" | "idx" | "bytes" | "dom" => {
             stem.rsplit_once('-').is_some_and(|(split, ordinal)| is_split_name(split) && digits(ordinal, 5))
         }
-        "view" => {
+        "view" | "mix" | "rows" => {
             stem.rsplit_once(".T").is_some_and(|(split, length)| is_split_name(split) && digits(length, 1))
         }
         _ => false,
@@ -195,6 +206,8 @@ mod tests {
         check("held-out-00012.idx", true);
         check("val-123456.dom", true);
         check("val.T1024.view", true);
+        check("val.T1024.mix", true);
+        check("val.T1024.rows", true);
         check("train.bin", false);
         check("train-0000.bin", false);
         check("train-0000x.bin", false);

@@ -36,8 +36,8 @@
 //! }
 //! ```
 //!
-//! Byte layouts are drawn beside the code that writes them: token files in `format.rs`, views in `view.rs`,
-//! `vocabulary.bin` in `vocabulary.rs`, `manifest.json` in `manifest.rs`; the order of rows, which a resumed run relies
+//! Byte layouts are drawn beside the code that writes them: token files in `format.rs`, views in `view.rs`, mixes of
+//! sources in `mix.rs`, copied rows in `rows.rs`, the journal of an unfinished set in `journal.rs`, `vocabulary.bin` in `vocabulary.rs`, `manifest.json` in `manifest.rs`; the order of rows, which a resumed run relies
 //! on, in `plan.rs`. Nothing here knows about tokenizers, terminals, clocks or threads. Offsets and counts are `u64`.
 #![warn(clippy::cast_possible_truncation)]
 
@@ -54,6 +54,10 @@ mod writer;
 mod splits;
 mod packing;
 mod view;
+mod mix;
+mod rows;
+mod leak;
+mod journal;
 mod atomic;
 pub mod convert;
 mod reader;
@@ -66,14 +70,19 @@ mod error;
 
 pub use error::{Error, Result};
 pub use format::{MAX_SEQ_LEN, TokenId, Width};
+pub use leak::{LeakOptions, LeakReport, SplitLeak, check_leak};
 pub use manifest::{
-    DomainCount, FORMAT_VERSION, FileManifest, Manifest, ShardHashes, ShardManifest, SplitManifest,
+    Balance, DomainCount, FORMAT_VERSION, FileManifest, Manifest, ShardHashes, ShardManifest, SplitManifest,
     TokenizerInfo, ViewManifest,
 };
-pub use packing::{PackPolicy, Run, ViewOptions};
+pub use mix::{Mix, MixManifest, MixSample, MixSource, MixSpec, SourceManifest};
+pub use packing::{LongDocuments, PackPolicy, Run, Tally, ViewOptions, pack_lengths};
 pub use plan::BatchPlan;
 pub use reader::{DocumentRef, ShardSet, Split, Tokens};
+pub use rows::{RowOrder, RowsManifest};
 pub use splits::Splits;
-pub use view::{Row, View};
+pub use view::{Row, View, ViewRequest};
 pub use vocabulary::Vocabulary;
-pub use writer::{DEFAULT_SHARD_TOKENS, ShardSetWriter, TokenDocument, WriterOptions, add_view};
+pub use writer::{
+    DEFAULT_SHARD_TOKENS, Resume, ShardSetWriter, TokenDocument, WriterOptions, add_view, add_views,
+};

@@ -12,8 +12,10 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::TokenId;
 use crate::atomic::{AtomicFile, DirectoryLock};
 use crate::error::{Error, Result, expect_field};
-use crate::format::{Width, hex, shard_stem, view_name};
-use crate::packing::PackPolicy;
+use crate::format::{Width, hex, mix_name, rows_name, shard_stem, view_name};
+use crate::mix::MixManifest;
+use crate::packing::{LongDocuments, PackPolicy};
+use crate::rows::RowsManifest;
 
 /// Version of the whole on-disk format; another number is refused.
 pub const FORMAT_VERSION: u32 = 1;
@@ -138,6 +140,9 @@ pub struct ViewManifest {
     pub seq_len: u32,
     /// How the rows were filled.
     pub policy: PackPolicy,
+    /// What became of documents longer than a row; not written if they were split.
+    #[serde(default, skip_serializing_if = "LongDocuments::is_split")]
+    pub long: LongDocuments,
     /// Rows.
     pub rows: u64,
     /// Runs of consecutive tokens of one document that the rows are made of.
@@ -148,12 +153,26 @@ pub struct ViewManifest {
     pub targets: u64,
     /// Positions of rows that hold none: `rows × (T + 1) − tokens`.
     pub padding: u64,
+    /// Tokens beyond the first `T + 1` of their document, in no row; not written if there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub truncated: u64,
     /// Documents of which no row holds every token.
     pub documents_cut: u64,
     /// Documents of which no row holds any token, because they have one token and hence no target of their own.
     pub documents_skipped: u64,
     /// xxh3-128 of the file, in hex.
     pub xxh3_128: String,
+    /// Sources that take turns, if a mix was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mix: Option<MixManifest>,
+    /// Copies of the rows, if they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub materialised: Option<RowsManifest>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Any other file of the set.
@@ -238,8 +257,59 @@ impl Manifest {
         }
         for view in &self.views {
             expect_field(path, "name of a view", view_name(&view.split, view.seq_len), view.file.clone())?;
+            if let Some(mix) = &view.mix {
+                let expected = mix_name(&view.split, view.seq_len);
+                expect_field(path, "name of a mix", expected, mix.file.clone())?;
+            }
+            if let Some(rows) = &view.materialised {
+                let expected = rows_name(&view.split, view.seq_len);
+                expect_field(path, "name of a row file", expected, rows.file.clone())?;
+            }
         }
         Ok(())
+    }
+}
+
+/// Where the tokens of a split went when it was packed.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Balance {
+    /// Tokens of the split.
+    pub given: u64,
+    /// Tokens that stand in more than one place of the rows: one for each place but the first.
+    pub repeated: u64,
+    /// Positions of rows that hold a token.
+    pub in_rows: u64,
+    /// Tokens of long documents that were to be left out.
+    pub truncated: u64,
+    /// Tokens of documents of one token.
+    pub skipped: u64,
+    /// Tokens of domains that the mix leaves out.
+    pub left_out: u64,
+    /// Positions of rows that hold no token.
+    pub padding: u64,
+}
+
+impl ViewManifest {
+    /// Where the `given` tokens of the split went: given + repeated = in rows + truncated + skipped + left out.
+    ///
+    /// # Errors
+    /// [`Error::Unbalanced`] if tokens are missing, or rows are not `T + 1` positions long.
+    pub fn balance(&self, given: u64) -> Result<Balance> {
+        let left_out = self.mix.as_ref().map_or(0, |mix| mix.left_out);
+        let (in_rows, truncated, skipped) = (self.tokens, self.truncated, self.documents_skipped);
+        let accounted = in_rows.saturating_add(truncated).saturating_add(skipped).saturating_add(left_out);
+        let unbalanced = |problem| Error::Unbalanced { path: PathBuf::from(&self.file), problem };
+        let repeated = accounted.checked_sub(given).ok_or_else(|| {
+            unbalanced(format!("{given} tokens of documents, but {accounted} in rows or left out"))
+        })?;
+        let positions = self.rows.saturating_mul(u64::from(self.seq_len) + 1);
+        if in_rows.saturating_add(self.padding) != positions {
+            let padding = self.padding;
+            return Err(unbalanced(format!(
+                "{positions} positions, but {in_rows} tokens and {padding} padding"
+            )));
+        }
+        Ok(Balance { given, repeated, in_rows, truncated, skipped, left_out, padding: self.padding })
     }
 }
 

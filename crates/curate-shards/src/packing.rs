@@ -12,6 +12,18 @@
 //! Language Modeling", ICML 2024). Every token but a document's first is the target of its own document's
 //! predecessor exactly once. On web text the price is below 0.1 % padding.
 //!
+//! **Long documents** are split as said, or truncated: then only the first `T + 1` tokens of a document are packed, by
+//! either policy, and the rest is in no row. That is counted, never silent.
+//!
+//! Whatever the policy, the books must balance, and a view whose books do not is not written:
+//!
+//! ```text
+//! tokens of the documents + repeated = tokens in rows + truncated + skipped        rows × (T + 1) = tokens + padding
+//! ```
+//!
+//! `repeated` is 1 for every row of concat but the first and for every piece of a document but its first; `skipped` are
+//! documents of a single token, which no row of best fit has a use for.
+//!
 //! Cost of best fit: O(documents + rows + T) time with a counting sort and a bit tree of room sizes; 20 bytes of
 //! memory a document and 24 a row while it runs. Concat needs 4 bytes a document.
 
@@ -20,7 +32,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::format::index;
+use crate::format::{check_seq_len, index};
 
 /// How rows are filled; the module's text says what each costs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -60,6 +72,46 @@ impl std::str::FromStr for PackPolicy {
     }
 }
 
+/// What becomes of documents that are longer than a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LongDocuments {
+    /// They go on in the next row, or in rows of their own.
+    #[default]
+    Split,
+    /// Their first `T + 1` tokens are packed, the others are left out and counted.
+    Truncate,
+}
+
+impl LongDocuments {
+    /// The word for it on the command line and in the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            LongDocuments::Split => "split",
+            LongDocuments::Truncate => "truncate",
+        }
+    }
+
+    /// Whether it is what every view did before there was a choice.
+    pub(crate) fn is_split(&self) -> bool {
+        *self == LongDocuments::Split
+    }
+
+    /// Tokens of a document that are packed at most.
+    fn limit(self, seq_len: u32) -> u32 {
+        match self {
+            LongDocuments::Split => u32::MAX,
+            LongDocuments::Truncate => seq_len + 1,
+        }
+    }
+}
+
+impl std::fmt::Display for LongDocuments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What a view is to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ViewOptions {
@@ -85,6 +137,8 @@ pub(crate) struct Packing<'a> {
     lengths: &'a [u32],
     /// `T`.
     seq_len: u32,
+    /// Tokens of a document that are packed at most.
+    limit: u32,
     layout: Layout,
 }
 
@@ -93,27 +147,64 @@ enum Layout {
     BestFit(SharedRows),
 }
 
-/// Counts of a view, taken from the rows as they are.
+/// Counts of the rows that documents are packed into, taken from the rows as they are.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Tally {
-    pub(crate) rows: u64,
-    pub(crate) runs: u64,
-    pub(crate) tokens: u64,
-    pub(crate) documents_cut: u64,
-    pub(crate) documents_skipped: u64,
+pub struct Tally {
+    /// Rows.
+    pub rows: u64,
+    /// Runs of consecutive tokens of one document that the rows are made of.
+    pub runs: u64,
+    /// Positions of rows that hold a token.
+    pub tokens: u64,
+    /// Those of them that hold a token which an earlier position held already.
+    pub repeated: u64,
+    /// Tokens beyond the first `T + 1` of their document that were to be left out.
+    pub truncated: u64,
+    /// Documents of which no row holds every token.
+    pub documents_cut: u64,
+    /// Documents of which no row holds any token, because they have one token and hence no target of their own.
+    pub documents_skipped: u64,
     /// Runs that begin at the first token of their document.
     beginnings: u64,
 }
 
+impl Tally {
+    /// Positions of rows that hold no token.
+    pub fn padding(&self, seq_len: u32) -> u64 {
+        self.rows * (u64::from(seq_len) + 1) - self.tokens
+    }
+}
+
+/// Counts the rows that documents of these lengths in tokens, each at least 1, would be packed into. Nothing is read or
+/// written.
+///
+/// # Errors
+/// [`Error::BadOption`] for a sequence length out of range; [`Error::Unbalanced`].
+pub fn pack_lengths(lengths: &[u32], options: ViewOptions, long: LongDocuments) -> Result<Tally> {
+    check_seq_len(options.seq_len)?;
+    Packing::new(lengths, options, long).tally(Path::new("(no file)"))
+}
+
 impl<'a> Packing<'a> {
     /// Plans the rows for documents of these lengths in tokens, each at least 1.
-    pub(crate) fn new(lengths: &'a [u32], options: ViewOptions) -> Packing<'a> {
+    pub(crate) fn new(lengths: &'a [u32], options: ViewOptions, long: LongDocuments) -> Packing<'a> {
         let ViewOptions { seq_len, policy } = options;
+        let limit = long.limit(seq_len);
         let layout = match policy {
             PackPolicy::Concat => Layout::Concat,
-            PackPolicy::BestFit => Layout::BestFit(SharedRows::pack(lengths, seq_len)),
+            PackPolicy::BestFit => Layout::BestFit(SharedRows::pack(lengths, seq_len, limit)),
         };
-        Packing { lengths, seq_len, layout }
+        Packing { lengths, seq_len, limit, layout }
+    }
+
+    /// Tokens of a document that are packed.
+    fn packed(&self, document: usize) -> u32 {
+        self.lengths[document].min(self.limit)
+    }
+
+    /// The same of all documents, in order.
+    fn all_packed(&self) -> impl Iterator<Item = u32> + '_ {
+        self.lengths.iter().map(|&length| length.min(self.limit))
     }
 
     /// Hands the rows over, in order, each as its runs in order.
@@ -127,15 +218,26 @@ impl<'a> Packing<'a> {
     /// Counts the rows and checks that they hold every token as often as the policy promises.
     pub(crate) fn tally(&self, path: &Path) -> Result<Tally> {
         let mut tally = Tally {
+            truncated: self.lengths.iter().map(|&length| u64::from(length.saturating_sub(self.limit))).sum(),
             documents_cut: self.documents_cut(),
             documents_skipped: self.documents_skipped(),
             ..Tally::default()
         };
+        let mut last = None;
         self.for_each_row(|runs| {
             tally.rows += 1;
             tally.runs += runs.len() as u64;
-            tally.tokens += runs.iter().map(|run| u64::from(run.length)).sum::<u64>();
-            tally.beginnings += runs.iter().filter(|run| run.offset == 0).count() as u64;
+            for run in runs {
+                tally.tokens += u64::from(run.length);
+                let is_first_token = run.offset == 0;
+                tally.beginnings += u64::from(is_first_token);
+                let goes_on = match self.layout {
+                    Layout::Concat => last == Some((run.document, run.offset)),
+                    Layout::BestFit(_) => !is_first_token,
+                };
+                tally.repeated += u64::from(goes_on);
+                last = Some((run.document, run.offset + run.length - 1));
+            }
             Ok(())
         })?;
         self.check_balance(path, &tally)?;
@@ -144,41 +246,40 @@ impl<'a> Packing<'a> {
 
     fn check_balance(&self, path: &Path, tally: &Tally) -> Result<()> {
         let documents = self.lengths.len() as u64;
-        let tokens = self.num_tokens();
+        let given: u64 = self.lengths.iter().map(|&length| u64::from(length)).sum();
+        let Tally { rows, runs, tokens, repeated, truncated, documents_skipped: skipped, .. } = *tally;
         let unbalanced = |problem| Err(Error::Unbalanced { path: path.to_owned(), problem });
-        match self.layout {
-            Layout::Concat if tally.rows > 0 => {
-                let once = tally.tokens - (tally.rows - 1);
-                if once != tokens {
-                    return unbalanced(format!("{once} distinct tokens in rows, {tokens} in documents"));
-                }
-            }
-            Layout::Concat => {}
-            Layout::BestFit(_) => {
-                let targets = tally.tokens - tally.runs;
-                if targets + documents != tokens {
-                    return unbalanced(format!(
-                        "{targets} targets and {documents} documents, {tokens} tokens"
-                    ));
-                }
-                if tally.beginnings + tally.documents_skipped != documents {
-                    let Tally { beginnings, documents_skipped, .. } = tally;
-                    return unbalanced(format!(
-                        "{beginnings} begun and {documents_skipped} skipped of {documents}"
-                    ));
-                }
-            }
+        if given + repeated != tokens + truncated + skipped {
+            return unbalanced(format!(
+                "{given} tokens of documents and {repeated} repeated, but {tokens} in rows, {truncated} truncated and \
+                 {skipped} skipped"
+            ));
         }
-        Ok(())
+        match self.layout {
+            Layout::Concat if repeated != rows.saturating_sub(1) => {
+                unbalanced(format!("{rows} rows repeat {repeated} tokens"))
+            }
+            Layout::BestFit(_) if tally.beginnings + skipped != documents => {
+                let begun = tally.beginnings;
+                unbalanced(format!("{begun} begun and {skipped} skipped of {documents} documents"))
+            }
+            // Every run of best fit has a first token, which is no target; all other packed tokens are one, once.
+            Layout::BestFit(_) if tokens - runs + documents + truncated != given => {
+                let targets = tokens - runs;
+                unbalanced(format!("{targets} targets and {documents} documents, {given} tokens"))
+            }
+            _ => Ok(()),
+        }
     }
 
+    /// Tokens that are packed, each counted once.
     fn num_tokens(&self) -> u64 {
-        self.lengths.iter().map(|&length| u64::from(length)).sum()
+        self.all_packed().map(u64::from).sum()
     }
 
     fn documents_skipped(&self) -> u64 {
         match self.layout {
-            // A single token in the whole split is the one case in which concat makes no row of a document.
+            // A single token in all is the one case in which concat makes no row of a document.
             Layout::Concat => u64::from(self.num_tokens() == 1),
             Layout::BestFit(_) => self.lengths.iter().filter(|&&length| length == 1).count() as u64,
         }
@@ -192,13 +293,13 @@ impl<'a> Packing<'a> {
             }
             Layout::Concat => {
                 let mut first = 0;
-                let cut = |length: &&u32| {
-                    let last = first + u64::from(**length) - 1;
+                let cut = |&length: &u32| {
+                    let last = first + u64::from(length.min(self.limit)) - 1;
                     let row_end = first / seq_len * seq_len + seq_len;
                     first = last + 1;
-                    last > row_end
+                    last > row_end || length > self.limit
                 };
-                self.lengths.iter().filter(cut).count() as u64
+                self.lengths.iter().copied().filter(cut).count() as u64
             }
         }
     }
@@ -212,11 +313,12 @@ impl<'a> Packing<'a> {
             runs.clear();
             let mut room = self.seq_len + 1;
             while room > 0 && document < self.lengths.len() {
-                let length = room.min(self.lengths[document] - offset);
+                let packed = self.packed(document);
+                let length = room.min(packed - offset);
                 runs.push(Run { document: document as u64, offset, length });
                 room -= length;
                 offset += length;
-                if offset == self.lengths[document] {
+                if offset == packed {
                     (document, offset) = (document + 1, 0);
                 }
             }
@@ -229,7 +331,7 @@ impl<'a> Packing<'a> {
 
     /// Full pieces of long documents first, in document order, then the shared rows in the order they were opened.
     fn best_fit_rows(&self, shared: &SharedRows, take: &mut dyn FnMut(&[Run]) -> Result<()>) -> Result<()> {
-        for (document, &length) in (0..).zip(self.lengths) {
+        for (document, length) in (0..).zip(self.all_packed()) {
             for piece in 0..full_pieces(length, self.seq_len) {
                 take(&[Run { document, offset: piece * self.seq_len, length: self.seq_len + 1 }])?;
             }
@@ -238,7 +340,7 @@ impl<'a> Packing<'a> {
         for row in 0..shared.num_rows() {
             runs.clear();
             runs.extend(shared.documents(row).iter().map(|&document| {
-                let length = self.lengths[index(document)];
+                let length = self.packed(index(document));
                 let offset = full_pieces(length, self.seq_len) * self.seq_len;
                 Run { document, offset, length: length - offset }
             }));
@@ -270,8 +372,9 @@ struct SharedRows {
 }
 
 impl SharedRows {
-    fn pack(lengths: &[u32], seq_len: u32) -> SharedRows {
-        let mut slots = slots_by_length(lengths, seq_len);
+    fn pack(lengths: &[u32], seq_len: u32, limit: u32) -> SharedRows {
+        let rests = || lengths.iter().map(|&length| rest(length.min(limit), seq_len));
+        let mut slots = slots_by_length(rests(), seq_len);
         let rows = place_longest_first(&slots, seq_len);
         // From "the k-th piece of this length lies in row r" to "row r holds these documents".
         let num_rows = rows.iter().max().map_or(0, |&last| index(last) + 1);
@@ -280,8 +383,7 @@ impl SharedRows {
         (0..num_rows).for_each(|row| starts[row + 1] += starts[row]);
         let mut free = starts.clone();
         let mut documents = vec![0u64; rows.len()];
-        for (document, &length) in (0..).zip(lengths) {
-            let length = rest(length, seq_len);
+        for (document, length) in (0..).zip(rests()) {
             if length < SHORTEST_PIECE {
                 continue;
             }
@@ -305,13 +407,9 @@ impl SharedRows {
 }
 
 /// For each length 0 ..= T, the slots its pieces take when all pieces are sorted by length, longest first.
-fn slots_by_length(lengths: &[u32], seq_len: u32) -> Vec<std::ops::Range<u64>> {
+fn slots_by_length(rests: impl Iterator<Item = u32>, seq_len: u32) -> Vec<std::ops::Range<u64>> {
     let mut slots = vec![0..0u64; seq_len as usize + 1];
-    lengths
-        .iter()
-        .map(|&length| rest(length, seq_len))
-        .filter(|&length| length >= SHORTEST_PIECE)
-        .for_each(|length| slots[length as usize].end += 1);
+    rests.filter(|&length| length >= SHORTEST_PIECE).for_each(|length| slots[length as usize].end += 1);
     let mut start = 0;
     for slot in slots.iter_mut().rev() {
         *slot = start..start + slot.end;
@@ -458,7 +556,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn rows(lengths: &[u32], seq_len: u32, policy: PackPolicy) -> (Vec<Vec<Run>>, Tally) {
-        let packing = Packing::new(lengths, ViewOptions { seq_len, policy });
+        rows_of(lengths, seq_len, policy, LongDocuments::Split)
+    }
+
+    fn rows_of(
+        lengths: &[u32],
+        seq_len: u32,
+        policy: PackPolicy,
+        long: LongDocuments,
+    ) -> (Vec<Vec<Run>>, Tally) {
+        let packing = Packing::new(lengths, ViewOptions { seq_len, policy }, long);
         let mut rows = Vec::new();
         packing
             .for_each_row(|runs| {
@@ -583,6 +690,42 @@ mod tests {
         }
 
         #[test]
+        fn truncation_is_packing_the_beginnings((lengths, seq_len) in any_lengths()) {
+            let beginnings: Vec<u32> = lengths.iter().map(|&length| length.min(seq_len + 1)).collect();
+            for policy in [PackPolicy::Concat, PackPolicy::BestFit] {
+                let (rows, tally) = rows_of(&lengths, seq_len, policy, LongDocuments::Truncate);
+                let (expected, _) = self::rows(&beginnings, seq_len, policy);
+                prop_assert_eq!(show(&rows), show(&expected));
+                let left_out: u32 = lengths.iter().zip(&beginnings).map(|(length, kept)| length - kept).sum();
+                prop_assert_eq!(tally.truncated, u64::from(left_out));
+                let whole: BTreeSet<u64> = rows
+                    .iter()
+                    .flatten()
+                    .filter(|run| run.length == lengths[index(run.document)])
+                    .map(|run| run.document)
+                    .collect();
+                let seen: BTreeSet<u64> = rows.iter().flatten().map(|run| run.document).collect();
+                prop_assert_eq!(tally.documents_cut, seen.difference(&whole).count() as u64);
+            }
+        }
+
+        #[test]
+        fn the_books_balance((lengths, seq_len) in any_lengths(), truncate: bool, concat: bool) {
+            let long = if truncate { LongDocuments::Truncate } else { LongDocuments::Split };
+            let policy = if concat { PackPolicy::Concat } else { PackPolicy::BestFit };
+            let (rows, tally) = rows_of(&lengths, seq_len, policy, long);
+            let seen: Vec<_> = rows.iter().flat_map(|row| expand(row)).collect();
+            let distinct: BTreeSet<_> = seen.iter().collect();
+            prop_assert_eq!(tally.tokens, seen.len() as u64);
+            prop_assert_eq!(tally.repeated, (seen.len() - distinct.len()) as u64);
+            let given: u32 = lengths.iter().sum();
+            let lost = u64::from(given) - distinct.len() as u64;
+            prop_assert_eq!(lost, tally.truncated + tally.documents_skipped);
+            prop_assert_eq!(tally.tokens + tally.padding(seq_len), tally.rows * u64::from(seq_len + 1));
+            prop_assert_eq!(pack_lengths(&lengths, ViewOptions { seq_len, policy }, long).unwrap(), tally);
+        }
+
+        #[test]
         fn best_fit_equals_the_naive_search((lengths, seq_len) in any_lengths()) {
             let (rows, _) = rows(&lengths, seq_len, PackPolicy::BestFit);
             prop_assert_eq!(show(&rows), show(&naive_best_fit(&lengths, seq_len)));
@@ -653,17 +796,16 @@ mod tests {
 
     #[test]
     fn a_lost_document_upsets_the_balance() {
-        let mut packing = Packing::new(&[4, 3, 2], ViewOptions { seq_len: 8, policy: PackPolicy::BestFit });
+        let options = ViewOptions { seq_len: 8, policy: PackPolicy::BestFit };
+        let mut packing = Packing::new(&[4, 3, 2], options, LongDocuments::Split);
         let Layout::BestFit(shared) = &mut packing.layout else { unreachable!("best fit was asked for") };
         let end = shared.starts.last_mut().unwrap();
         *end -= 1;
         let error = packing.tally(Path::new("x.view")).unwrap_err();
         assert!(matches!(error, Error::Unbalanced { .. }), "{error}");
-        assert!(
-            error
-                .to_string()
-                .starts_with("x.view: the token balance is off: 5 targets and 3 documents, 9 tokens")
-        );
+        let expected = "x.view: the token balance is off: 9 tokens of documents and 0 repeated, but 7 in rows, \
+                        0 truncated and 0 skipped; this is a bug in curate";
+        assert_eq!(error.to_string(), expected);
     }
 
     #[test]

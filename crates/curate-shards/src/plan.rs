@@ -21,8 +21,13 @@
 //!             y = left and right together; again with x = y while y >= n
 //! sample k  : epoch = k / n, row = permute(k % n)
 //! ```
+//!
+//! A view with a mix has another sequence of samples, which is drawn in `mix.rs`; within each source it is this one.
+
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::mix::Mix;
 
 /// Eight rounds: small networks need more of them than large ones to look shuffled, and eight cost some 40 ns.
 const ROUNDS: usize = 8;
@@ -35,6 +40,8 @@ pub struct BatchPlan {
     seed: u64,
     num_rows: u64,
     rows_per_step: u32,
+    /// Which sources take which turns; without it all rows are alike.
+    mix: Option<Arc<Mix>>,
 }
 
 impl BatchPlan {
@@ -50,10 +57,21 @@ impl BatchPlan {
         if rows_per_step == 0 {
             return Err(zero("rows_per_step"));
         }
-        Ok(BatchPlan { seed, num_rows, rows_per_step })
+        Ok(BatchPlan { seed, num_rows, rows_per_step, mix: None })
     }
 
-    /// Number of rows, all visited once an epoch.
+    /// The same plan for rows of several sources, which take turns as `mix` says. [`crate::View::plan`] makes the plan
+    /// that a view asks for.
+    pub(crate) fn with_mix(self, mix: Option<Arc<Mix>>) -> BatchPlan {
+        BatchPlan { mix, ..self }
+    }
+
+    /// How sources take turns, if there are several.
+    pub fn mix(&self) -> Option<&Mix> {
+        self.mix.as_deref()
+    }
+
+    /// Number of rows, all visited once an epoch (with a mix: of their source).
     pub fn num_rows(&self) -> u64 {
         self.num_rows
     }
@@ -63,8 +81,13 @@ impl BatchPlan {
         self.rows_per_step
     }
 
-    /// Epoch and row of the `n`-th sample since the start of training. Constant time, some 0.1 µs.
+    /// Epoch (with a mix: of its source) and row of the `n`-th sample since the start of training. Constant time, some
+    /// 0.1 µs.
     pub fn sample(&self, n: u64) -> (u64, u64) {
+        if let Some(mix) = &self.mix {
+            let sample = mix.sample(self.seed, n);
+            return (sample.epoch, sample.row);
+        }
         let (epoch, position) = (n / self.num_rows, n % self.num_rows);
         (epoch, Permutation::new(self.seed, epoch, self.num_rows).apply(position))
     }
@@ -81,7 +104,8 @@ impl BatchPlan {
 }
 
 /// The order of one epoch: a bijection of `0..num_rows`.
-struct Permutation {
+#[derive(Clone, Debug)]
+pub(crate) struct Permutation {
     num_rows: u64,
     /// Bits of the left and of the right half.
     halves: (u32, u32),
@@ -89,7 +113,8 @@ struct Permutation {
 }
 
 impl Permutation {
-    fn new(seed: u64, epoch: u64, num_rows: u64) -> Permutation {
+    /// `num_rows` is at least 1.
+    pub(crate) fn new(seed: u64, epoch: u64, num_rows: u64) -> Permutation {
         let bits = u64::BITS - (num_rows - 1).leading_zeros();
         let key =
             mix(mix(seed.wrapping_add(GOLDEN)).wrapping_add(GOLDEN.wrapping_mul(epoch.wrapping_add(1))));
@@ -100,7 +125,8 @@ impl Permutation {
         Permutation { num_rows, halves: (bits / 2, bits.div_ceil(2)), keys }
     }
 
-    fn apply(&self, position: u64) -> u64 {
+    /// The row at a position.
+    pub(crate) fn apply(&self, position: u64) -> u64 {
         let mut x = position;
         // Ends because the network is a bijection: the cycle of `position` comes back below `num_rows`, at the latest
         // at `position` itself. The network is less than twice too large, so fewer than two turns are the average.
@@ -110,6 +136,28 @@ impl Permutation {
                 return x;
             }
         }
+    }
+
+    /// The position of a row: the inverse of [`Permutation::apply`].
+    pub(crate) fn position(&self, row: u64) -> u64 {
+        let mut x = row;
+        loop {
+            x = self.inverse_network(x);
+            if x < self.num_rows {
+                return x;
+            }
+        }
+    }
+
+    fn inverse_network(&self, x: u64) -> u64 {
+        let (left_bits, right_bits) = self.halves;
+        let (left_mask, right_mask) = ((1 << left_bits) - 1, (1 << right_bits) - 1);
+        let (mut left, mut right) = (x >> right_bits, x & right_mask);
+        for keys in self.keys.as_chunks::<2>().0.iter().rev() {
+            right ^= mix(keys[1] ^ left) & right_mask;
+            left ^= mix(keys[0] ^ right) & left_mask;
+        }
+        left << right_bits | right
     }
 
     fn network(&self, x: u64) -> u64 {
@@ -124,7 +172,8 @@ impl Permutation {
     }
 }
 
-fn mix(mut z: u64) -> u64 {
+/// splitmix64's finaliser.
+pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ z >> 31
@@ -143,6 +192,8 @@ mod tests {
 
     fn assert_bijective(seed: u64, epoch: u64, num_rows: u64) {
         let mut rows = order(seed, epoch, num_rows);
+        let permutation = Permutation::new(seed, epoch, num_rows);
+        assert!((0..).zip(&rows).all(|(position, &row)| permutation.position(row) == position));
         rows.sort_unstable();
         assert!(rows.into_iter().eq(0..num_rows), "seed {seed}, epoch {epoch}, {num_rows} rows");
     }

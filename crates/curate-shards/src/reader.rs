@@ -16,7 +16,7 @@ use crate::format::{
 };
 use crate::manifest::{DomainCount, Manifest, ShardManifest, SplitManifest};
 use crate::map::{Map, as_i32, as_u16};
-use crate::view::View;
+use crate::view::{Group, View};
 use crate::vocabulary::{self, Vocabulary};
 
 /// A complete set of token shards, opened for reading.
@@ -93,7 +93,7 @@ impl ShardSet {
             seq_len,
             available: self.views(&split.name),
         })?;
-        View::open(&self.dir, entry, split, self.manifest.tokenizer.eod)
+        View::open(&self.dir, entry, split, &self.manifest)
     }
 
     /// The sequence lengths a split was packed for, ascending; none for a split that does not exist.
@@ -134,7 +134,8 @@ impl ShardSet {
         }
         for entry in &self.manifest.views {
             let split = self.split(&entry.split)?;
-            View::open(&self.dir, entry, split, self.manifest.tokenizer.eod)?.verify(split)?;
+            View::open(&self.dir, entry, split, &self.manifest)?.verify(split, &self.manifest.domains)?;
+            entry.balance(split.num_tokens())?;
         }
         Ok(())
     }
@@ -291,6 +292,57 @@ impl Split {
             }
         }
         Ok(lengths)
+    }
+
+    /// The tokens of each shard, documents back to back.
+    pub(crate) fn shard_tokens(&self) -> impl Iterator<Item = Result<Tokens<'_>>> {
+        self.shards.iter().map(|shard| {
+            let tokens = Tokens::cut(shard.bin.bytes(), shard.width);
+            tokens.ok_or_else(|| Error::damaged(shard.bin.path(), "misaligned"))
+        })
+    }
+
+    /// Hands over, for every document in order, the number of its shard, where in the tokens of the shard it begins, and
+    /// its length. Both are checked to lie within the shard.
+    pub(crate) fn for_each_range(&self, mut take: impl FnMut(usize, u64, u32)) -> Result<()> {
+        for (number, shard) in self.shards.iter().enumerate() {
+            for i in 0..shard.documents {
+                let length = shard.tokens(i)?.len();
+                let (offset, _) = shard.range(i)?;
+                let length = u32::try_from(length).expect("lengths are 32-bit in the index");
+                take(number, offset / shard.width.bytes(), length);
+            }
+        }
+        Ok(())
+    }
+
+    /// The documents of each of `num_groups` groups, given the group of each domain, and the tokens of domains without
+    /// one: 12 bytes of memory a document.
+    pub(crate) fn grouped(
+        &self,
+        num_groups: usize,
+        group_of_domain: &[Option<usize>],
+    ) -> Result<(Vec<Group>, u64)> {
+        let mut groups: Vec<(Vec<u64>, Vec<u32>)> = vec![(Vec::new(), Vec::new()); num_groups];
+        let mut left_out = 0;
+        for shard in &self.shards {
+            for i in 0..shard.documents {
+                let (_, length) = shard.range(i)?;
+                let domain = u16_at(shard.domains.bytes(), 0, i).map(usize::from);
+                let group = domain.and_then(|domain| group_of_domain.get(domain));
+                let group = group.ok_or_else(|| shard.damaged(i, "its domain has no name"))?;
+                match group {
+                    Some(group) => {
+                        let (documents, lengths) = &mut groups[*group];
+                        documents.push(shard.first_document + i);
+                        lengths.push(length);
+                    }
+                    None => left_out += u64::from(length),
+                }
+            }
+        }
+        let group = |(documents, lengths)| Group { documents: Some(documents), lengths };
+        Ok((groups.into_iter().map(group).collect(), left_out))
     }
 
     fn verify(&self, entry: &SplitManifest, manifest: &Manifest) -> Result<()> {
@@ -475,7 +527,7 @@ pub enum Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    fn cut(bytes: &'a [u8], width: Width) -> Option<Tokens<'a>> {
+    pub(crate) fn cut(bytes: &'a [u8], width: Width) -> Option<Tokens<'a>> {
         match width {
             Width::U16 => as_u16(bytes).map(Tokens::U16),
             Width::I32 => as_i32(bytes).map(Tokens::I32),
@@ -626,7 +678,7 @@ mod tests {
         bin.set_len(3 * LENGTH * 2).unwrap();
         bin.write_all_at(&[7, 0, 8, 0], (3 * LENGTH - 2) * 2).unwrap();
         let mut idx = crate::atomic::AtomicFile::create(&dir.path().join("train-00000.idx")).unwrap();
-        crate::format::write_idx(&mut idx, Width::U16, &[i32::MAX; 3]).unwrap();
+        crate::format::write_idx(|bytes| idx.write_all(bytes), Width::U16, &[i32::MAX; 3]).unwrap();
         idx.commit().unwrap();
         manifest.splits[0].tokens = 3 * LENGTH;
         manifest.splits[0].shards[0].tokens = 3 * LENGTH;
@@ -635,8 +687,8 @@ mod tests {
         assert_eq!((last.len() as u64, last.last(), last.get(last.len() - 2)), (LENGTH, Some(8), 7));
 
         let options = ViewOptions { seq_len: 1 << 20, policy: PackPolicy::Concat };
-        let entry = crate::view::write_view(dir.path(), &split, options).unwrap();
-        let view = View::open(dir.path(), &entry, &split, 0).unwrap();
+        let entry = crate::view::write_view(dir.path(), &split, &options.into(), &manifest).unwrap();
+        let view = View::open(dir.path(), &entry, &split, &manifest).unwrap();
         // 3 × (2^31 - 1) - 1 targets are 4 short of 6144 rows of 2^20.
         assert_eq!((view.num_rows(), entry.padding), (6144, 4));
         let mut row = Row::new(view.seq_len());

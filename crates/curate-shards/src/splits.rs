@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::is_split_name;
 
 /// Name of the side that takes what no held-out share takes.
-const TRAIN: &str = "train";
+pub(crate) const TRAIN: &str = "train";
 
 /// The sides of a set: `train` and any number of held-out shares.
 #[derive(Clone, Debug, PartialEq)]

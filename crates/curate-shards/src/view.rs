@@ -7,7 +7,7 @@
 //! 8    u32   version = 1
 //! 12   u32   T, length of a sequence; rows hold up to T + 1 tokens
 //! 16   u32   policy: 0 = concat, 1 = best-fit
-//! 20   u32   0
+//! 20   u32   flags: 1 = documents were truncated to T + 1 tokens, 2 = rows lie source by source, see mix.rs
 //! 24   u64   R, number of rows
 //! 32   u64   N, number of runs
 //! 40   u64   number of documents of the split
@@ -18,22 +18,72 @@
 //! ```
 
 use std::path::Path;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::atomic::AtomicFile;
 use crate::error::{Error, Result, expect_field};
-use crate::format::{check_seq_len, hex, u32_at, u64_at, view_name};
-use crate::manifest::ViewManifest;
+use crate::format::{check_seq_len, hex, index, mix_name, u32_at, u64_at, view_name};
+use crate::manifest::{Manifest, ViewManifest};
 use crate::map::Map;
-use crate::packing::{PackPolicy, Packing, Run, Tally, ViewOptions};
+use crate::mix::{Mix, MixManifest, MixSpec, PackedSource, write_mix};
+use crate::packing::{LongDocuments, PackPolicy, Packing, Run, Tally, ViewOptions};
+use crate::plan::BatchPlan;
 use crate::reader::Split;
+use crate::rows::{RowOrder, Rows, write_rows};
+use crate::splits::TRAIN;
 
 const MAGIC: [u8; 8] = *b"CURVIEW\0";
 const VERSION: u32 = 1;
 const HEADER_BYTES: u64 = 64;
 const RUN_BYTES: u64 = 16;
 const FOOTER_BYTES: u64 = 16;
+
+const TRUNCATED: u32 = 1;
+const BY_SOURCE: u32 = 2;
+
+/// What the views of one sequence length are to be.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ViewRequest {
+    /// Length and policy.
+    pub options: ViewOptions,
+    /// What becomes of documents that are longer than a row.
+    pub long: LongDocuments,
+    /// Which sources training draws from, and how much; held-out splits are packed whole.
+    pub mix: Option<MixSpec>,
+    /// Whether, and in which order, the training rows are copied out; see `rows.rs`.
+    pub materialise: Option<RowOrder>,
+}
+
+impl From<ViewOptions> for ViewRequest {
+    fn from(options: ViewOptions) -> ViewRequest {
+        ViewRequest { options, long: LongDocuments::Split, mix: None, materialise: None }
+    }
+}
+
+impl ViewRequest {
+    /// The view of a split: mixes and copies are made for training.
+    fn of_split(&self, split: &str) -> ViewRequest {
+        match split {
+            TRAIN => self.clone(),
+            _ => ViewRequest { mix: None, materialise: None, ..self.clone() },
+        }
+    }
+
+    /// How the rows differ from those of a view that is there; `None` if they do not.
+    pub(crate) fn conflict(&self, existing: &ViewManifest) -> Option<(String, String)> {
+        let request = self.of_split(&existing.split);
+        let said = |policy: PackPolicy, long: LongDocuments, mix: Option<&MixSpec>| {
+            let long = if long.is_split() { "" } else { " of truncated documents" };
+            let mix = mix.map(|mix| format!(", mixed {}", serde_json::to_string(mix).expect("plain data")));
+            format!("{policy}{long}{}", mix.unwrap_or_default())
+        };
+        let asked = said(request.options.policy, request.long, request.mix.as_ref());
+        let there = said(existing.policy, existing.long, existing.mix.as_ref().map(|mix| &mix.spec));
+        (asked != there).then(|| (format!("policy {there}"), asked))
+    }
+}
 
 /// The rows of one split for one sequence length, mapped from disk.
 ///
@@ -45,6 +95,9 @@ pub struct View {
     manifest: ViewManifest,
     split_hash: u128,
     eod: i64,
+    mix: Option<Arc<Mix>>,
+    /// Copies of the rows, if they were made.
+    rows: Option<Rows>,
 }
 
 /// One row of `T + 1` tokens: inputs are `tokens[..T]`, targets `tokens[1..]`.
@@ -71,7 +124,7 @@ impl Row {
 
 impl View {
     /// Maps a view and checks it against its manifest entry and the split.
-    pub(crate) fn open(dir: &Path, manifest: &ViewManifest, split: &Split, eod: u32) -> Result<View> {
+    pub(crate) fn open(dir: &Path, manifest: &ViewManifest, split: &Split, set: &Manifest) -> Result<View> {
         let path = dir.join(&manifest.file);
         let expected = manifest.rows.checked_add(1).and_then(|starts| {
             let table = starts.checked_mul(8)?.checked_add(manifest.runs.checked_mul(RUN_BYTES)?)?;
@@ -81,8 +134,27 @@ impl View {
             expected.ok_or_else(|| Error::damaged(&path, "the manifest gives it an impossible size"))?;
         let map = Map::open(path, expected)?;
         check_header(map.path(), map.bytes(), manifest, split)?;
-        let (manifest, split_hash) = (manifest.clone(), split.hash());
-        Ok(View { map, manifest, split_hash, eod: i64::from(eod) })
+        let mix = manifest.mix.as_ref().map(|mix| Mix::open(dir, mix, &manifest.xxh3_128)).transpose()?;
+        if let Some(last) = manifest.mix.as_ref().and_then(|mix| mix.sources.last()) {
+            expect_field(
+                &dir.join(&manifest.file),
+                "rows of its sources",
+                manifest.rows,
+                last.first_row + last.rows,
+            )?;
+        }
+        let mut view = View {
+            map,
+            manifest: manifest.clone(),
+            split_hash: split.hash(),
+            eod: i64::from(set.tokenizer.eod),
+            mix: mix.map(Arc::new),
+            rows: None,
+        };
+        if let Some(rows) = &manifest.materialised {
+            view.rows = Some(Rows::open(dir, rows, &view, set.token_width)?);
+        }
+        Ok(view)
     }
 
     /// `T`.
@@ -105,10 +177,23 @@ impl View {
         &self.manifest
     }
 
-    /// xxh3-128 of the view file in hex. It covers the hash of the split as well, so that it stands for every token of
-    /// every row; unlike [`crate::ShardSet::fingerprint`] it stays when another view is added to the set.
+    /// xxh3-128 of the view file in hex, or of its mix where it has one. It covers the hash of the split as well, so
+    /// that it stands for every token of every row and for the turns of the sources; unlike
+    /// [`crate::ShardSet::fingerprint`] it stays when another view is added to the set, or when rows are copied out.
     pub fn checksum(&self) -> &str {
-        &self.manifest.xxh3_128
+        self.mix.as_ref().map_or(&self.manifest.xxh3_128, |mix| mix.checksum())
+    }
+
+    /// The order in which training visits the rows: all alike, or in turns of their sources where the view has a mix.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`] if the view has no rows, or a step none.
+    pub fn plan(&self, seed: u64, rows_per_step: u32) -> Result<BatchPlan> {
+        Ok(BatchPlan::new(seed, self.num_rows(), rows_per_step)?.with_mix(self.mix.clone()))
+    }
+
+    pub(crate) fn mix(&self) -> Option<&Arc<Mix>> {
+        self.mix.as_ref()
     }
 
     /// Fills `out` with a row. Nothing is allocated once `out` has seen a few rows.
@@ -135,6 +220,9 @@ impl View {
         out.tokens.resize(capacity, self.eod);
         out.document_starts.clear();
         out.len = 0;
+        if let Some(rows) = &self.rows {
+            return self.fill_from(rows, row, out);
+        }
         for run in self.runs(row)? {
             let tokens = split.tokens(run.document)?;
             let (start, length) = (run.offset as usize, run.length as usize);
@@ -214,6 +302,21 @@ impl View {
         self.runs(row)?.try_for_each(|run| split.will_need(run.document, run.offset, run.length))
     }
 
+    /// Fills `out` from the copy of the row: the runs say how long it is and where its documents begin.
+    fn fill_from(&self, rows: &Rows, row: u64, out: &mut Row) -> Result<()> {
+        for run in self.runs(row)? {
+            let length = run.length as usize;
+            if out.tokens.len() - out.len < length || length == 0 {
+                return Err(self.damaged(row, &format!("{run:?} does not fit")));
+            }
+            out.document_starts.push(u32::try_from(out.len).expect("positions of a row fit u32"));
+            out.len += length;
+        }
+        rows.tokens(row)?.copy_to_i64(0..out.len, &mut out.tokens[..out.len]);
+        out.tokens[out.len..].fill(self.eod);
+        Ok(())
+    }
+
     /// The runs of a row in order: which document every token comes from.
     ///
     /// # Errors
@@ -247,7 +350,7 @@ impl View {
     }
 
     /// Re-hashes the file and walks all rows.
-    pub(crate) fn verify(&self, split: &Split) -> Result<()> {
+    pub(crate) fn verify(&self, split: &Split, domains: &[String]) -> Result<()> {
         let got = hex(xxh3_128(self.map.bytes()));
         if got != self.manifest.xxh3_128 {
             let (path, expected) = (self.map.path().to_owned(), self.manifest.xxh3_128.clone());
@@ -264,7 +367,56 @@ impl View {
             tokens += length;
         }
         expect_field(self.map.path(), "number of runs", self.manifest.runs, next_run)?;
-        expect_field(self.map.path(), "number of tokens", self.manifest.tokens, tokens)
+        expect_field(self.map.path(), "number of tokens", self.manifest.tokens, tokens)?;
+        if let (Some(mix), Some(entry)) = (&self.mix, &self.manifest.mix) {
+            mix.verify()?;
+            self.verify_sources(split, entry, domains)?;
+        }
+        self.rows.as_ref().map_or(Ok(()), |rows| self.verify_copies(rows, split))
+    }
+
+    /// Checks that each source's rows hold its documents and as many targets as the manifest says.
+    fn verify_sources(&self, split: &Split, mix: &MixManifest, domains: &[String]) -> Result<()> {
+        for source in &mix.sources {
+            let mut targets = 0;
+            for row in source.first_row..source.first_row + source.rows {
+                let mut tokens = 0;
+                for run in self.runs(row)? {
+                    let domain = split.try_document(run.document)?.domain;
+                    if domains.get(usize::from(domain)) != Some(&source.name) {
+                        return Err(
+                            self.damaged(row, &format!("holds tokens that are not of {:?}", source.name))
+                        );
+                    }
+                    tokens += u64::from(run.length);
+                }
+                targets += tokens - 1;
+            }
+            expect_field(self.map.path(), "targets of a source", source.targets, targets)?;
+        }
+        Ok(())
+    }
+
+    /// Re-hashes the copies and compares each with its row.
+    fn verify_copies(&self, rows: &Rows, split: &Split) -> Result<()> {
+        rows.check_hash()?;
+        let (mut copy, mut original) = (vec![0; self.seq_len() as usize + 1], Vec::new());
+        for row in 0..self.num_rows() {
+            original.clear();
+            for run in self.runs(row)? {
+                let (start, length) = (run.offset as usize, run.length as usize);
+                let filled = original.len();
+                original.resize(filled + length, 0);
+                split.tokens(run.document)?.copy_to_i64(start..start + length, &mut original[filled..]);
+            }
+            original.resize(copy.len(), self.eod);
+            let stored = rows.tokens(row)?;
+            stored.copy_to_i64(0..copy.len(), &mut copy);
+            if copy != original {
+                return Err(Error::damaged(rows.path(), format!("row {row} is not that of the view")));
+            }
+        }
+        Ok(())
     }
 
     fn verify_row(&self, split: &Split, row: u64, next_run: &mut u64) -> Result<u64> {
@@ -304,7 +456,7 @@ fn check_header(path: &Path, bytes: &[u8], manifest: &ViewManifest, split: &Spli
     }
     expect_field(path, "seq_len", manifest.seq_len, word(12))?;
     expect_field(path, "policy", policy_code(manifest.policy), word(16))?;
-    expect_field(path, "reserved word", 0, word(20))?;
+    expect_field(path, "flags", flags(manifest.long, manifest.mix.is_some()), word(20))?;
     expect_field(path, "number of rows", manifest.rows, long(24))?;
     expect_field(path, "number of runs", manifest.runs, long(32))?;
     expect_field(path, "number of documents", split.num_documents(), long(40))?;
@@ -319,62 +471,151 @@ fn policy_code(policy: PackPolicy) -> u32 {
     }
 }
 
-/// Packs a split and writes its view; see `packing.rs` for memory and time, and 8 bytes a row for the row table.
-pub(crate) fn write_view(dir: &Path, split: &Split, options: ViewOptions) -> Result<ViewManifest> {
+fn flags(long: LongDocuments, is_mixed: bool) -> u32 {
+    (if long.is_split() { 0 } else { TRUNCATED }) | (if is_mixed { BY_SOURCE } else { 0 })
+}
+
+/// Documents that are packed together.
+pub(crate) struct Group {
+    /// Their numbers, ascending; `None` for all of the split.
+    pub(crate) documents: Option<Vec<u64>>,
+    /// Their lengths in tokens.
+    pub(crate) lengths: Vec<u32>,
+}
+
+/// Packs a split and writes its view, with what belongs to it; see `packing.rs` for memory and time, and 8 bytes a row
+/// for the row table. A mix needs 8 bytes a document more.
+pub(crate) fn write_view(
+    dir: &Path,
+    split: &Split,
+    request: &ViewRequest,
+    set: &Manifest,
+) -> Result<ViewManifest> {
+    let ViewRequest { options, long, mix, materialise } = request.of_split(split.name());
     check_seq_len(options.seq_len)?;
     let name = view_name(split.name(), options.seq_len);
     let path = dir.join(&name);
-    let lengths = split.lengths()?;
-    let packing = Packing::new(&lengths, options);
-    let tally = packing.tally(&path)?;
+    let (groups, left_out) = match &mix {
+        None => (vec![Group { documents: None, lengths: split.lengths()? }], 0),
+        Some(mix) => groups_of(split, mix, &set.domains)?,
+    };
+    let packings: Vec<Packing<'_>> =
+        groups.iter().map(|group| Packing::new(&group.lengths, options, long)).collect();
+    let tallies: Vec<Tally> = packings.iter().map(|packing| packing.tally(&path)).collect::<Result<_>>()?;
+    let total = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum::<u64>();
+    let (rows, runs, tokens) = (total(|t| t.rows), total(|t| t.runs), total(|t| t.tokens));
     let mut file = AtomicFile::create(&path)?;
-    write_header(&mut file, split, options, &tally)?;
-    write_rows(&mut file, &packing)?;
+    write_header(&mut file, split, options, flags(long, mix.is_some()), rows, runs)?;
+    write_tables(&mut file, &groups, &packings)?;
     file.write_all(&file.digest().to_le_bytes())?;
-    let xxh3_128 = hex(file.commit()?);
-    Ok(ViewManifest {
+    let view_hash = file.commit()?;
+    let mut entry = ViewManifest {
         split: split.name().to_owned(),
         file: name,
         seq_len: options.seq_len,
         policy: options.policy,
-        rows: tally.rows,
-        runs: tally.runs,
-        tokens: tally.tokens,
-        targets: tally.tokens - tally.rows,
-        padding: tally.rows * (u64::from(options.seq_len) + 1) - tally.tokens,
-        documents_cut: tally.documents_cut,
-        documents_skipped: tally.documents_skipped,
-        xxh3_128,
-    })
+        long,
+        rows,
+        runs,
+        tokens,
+        targets: tokens - rows,
+        padding: rows * (u64::from(options.seq_len) + 1) - tokens,
+        truncated: total(|t| t.truncated),
+        documents_cut: total(|t| t.documents_cut),
+        documents_skipped: total(|t| t.documents_skipped),
+        xxh3_128: hex(view_hash),
+        mix: None,
+        materialised: None,
+    };
+    if let Some(spec) = &mix {
+        let sources = packed_sources(&groups, &tallies);
+        let name = mix_name(split.name(), options.seq_len);
+        entry.mix = Some(write_mix(&dir.join(&name), name, spec, &sources, left_out, view_hash)?);
+    }
+    if let Some(order) = materialise {
+        let view = View::open(dir, &entry, split, set)?;
+        entry.materialised = Some(write_rows(dir, split, &view, order, set.token_width)?);
+    }
+    Ok(entry)
 }
 
-fn write_header(file: &mut AtomicFile, split: &Split, options: ViewOptions, tally: &Tally) -> Result<()> {
+/// The documents of each source of a mix, and the tokens of all others.
+fn groups_of(split: &Split, mix: &MixSpec, domains: &[String]) -> Result<(Vec<Group>, u64)> {
+    let mut group_of_domain = vec![None; domains.len()];
+    for (i, source) in mix.sources.iter().enumerate() {
+        let domain = domains.iter().position(|name| *name == source.name);
+        let domain = domain.ok_or_else(|| Error::BadMix {
+            problem: format!("names {:?}, but the sources of this set are {}", source.name, quoted(domains)),
+        })?;
+        group_of_domain[domain] = Some(i);
+    }
+    split.grouped(mix.sources.len(), &group_of_domain)
+}
+
+fn quoted(names: &[String]) -> String {
+    let shown = names.iter().take(20).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    if names.len() > 20 { format!("{shown} and {} more", names.len() - 20) } else { shown }
+}
+
+/// Where the rows of each source begin, and what they hold.
+fn packed_sources(groups: &[Group], tallies: &[Tally]) -> Vec<PackedSource> {
+    let mut first_row = 0;
+    let source = |(group, tally): (&Group, &Tally)| {
+        let source = PackedSource {
+            documents: group.lengths.len() as u64,
+            first_row,
+            rows: tally.rows,
+            targets: tally.tokens - tally.rows,
+        };
+        first_row += tally.rows;
+        source
+    };
+    groups.iter().zip(tallies).map(source).collect()
+}
+
+fn write_header(
+    file: &mut AtomicFile,
+    split: &Split,
+    options: ViewOptions,
+    flags: u32,
+    rows: u64,
+    runs: u64,
+) -> Result<()> {
     file.write_all(&MAGIC)?;
-    for word in [VERSION, options.seq_len, policy_code(options.policy), 0] {
+    for word in [VERSION, options.seq_len, policy_code(options.policy), flags] {
         file.write_all(&word.to_le_bytes())?;
     }
-    for long in [tally.rows, tally.runs, split.num_documents()] {
+    for long in [rows, runs, split.num_documents()] {
         file.write_all(&long.to_le_bytes())?;
     }
     file.write_all(&split.hash().to_le_bytes())
 }
 
 /// The rows are made twice, for the table and for the runs: that costs less than holding them.
-fn write_rows(file: &mut AtomicFile, packing: &Packing<'_>) -> Result<()> {
+fn write_tables(file: &mut AtomicFile, groups: &[Group], packings: &[Packing<'_>]) -> Result<()> {
     let mut start = 0u64;
     file.write_all(&start.to_le_bytes())?;
-    packing.for_each_row(|runs| {
-        start += runs.len() as u64;
-        file.write_all(&start.to_le_bytes())
-    })?;
-    packing.for_each_row(|runs| {
-        for run in runs {
-            let mut bytes = [0u8; 16];
-            bytes[..8].copy_from_slice(&run.document.to_le_bytes());
-            bytes[8..12].copy_from_slice(&run.offset.to_le_bytes());
-            bytes[12..].copy_from_slice(&run.length.to_le_bytes());
-            file.write_all(&bytes)?;
-        }
-        Ok(())
-    })
+    for packing in packings {
+        packing.for_each_row(|runs| {
+            start += runs.len() as u64;
+            file.write_all(&start.to_le_bytes())
+        })?;
+    }
+    for (group, packing) in groups.iter().zip(packings) {
+        packing.for_each_row(|runs| {
+            for run in runs {
+                let document = match &group.documents {
+                    Some(documents) => documents[index(run.document)],
+                    None => run.document,
+                };
+                let mut bytes = [0u8; 16];
+                bytes[..8].copy_from_slice(&document.to_le_bytes());
+                bytes[8..12].copy_from_slice(&run.offset.to_le_bytes());
+                bytes[12..].copy_from_slice(&run.length.to_le_bytes());
+                file.write_all(&bytes)?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
 }

@@ -3,24 +3,30 @@
 //! Documents stream through: ids are checked, narrowed, hashed and written as they come. What grows in memory is
 //! 4 bytes a document of the shard being written, for each split, until the shard is closed and its index written.
 //! Making the views at the end holds what `packing.rs` says.
+//!
+//! A run that was interrupted is taken up again: shards that it finished are not written a second time, only checked
+//! against the documents as they come, see `journal.rs`. The set comes out byte for byte as if nothing had happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::TokenId;
 use crate::atomic::{AtomicFile, DirectoryLock, TEMPORARY_SUFFIX, remove_if_present, sync_directory};
 use crate::error::{Error, Result};
 use crate::format::{Width, check_seq_len, hex, is_shard_or_view_name, shard_stem, write_idx};
+use crate::journal::{self, Finished, Journal};
 use crate::manifest::{
     FORMAT_VERSION, FileManifest, Manifest, ShardHashes, ShardManifest, SplitManifest, TokenizerInfo,
     ViewManifest,
 };
+use crate::map::Map;
 use crate::packing::ViewOptions;
 use crate::reader::{Counts, ShardSet, Split};
-use crate::splits::Splits;
-use crate::view::write_view;
+use crate::splits::{Splits, TRAIN};
+use crate::view::{ViewRequest, write_view};
 use crate::vocabulary::{self, Vocabulary};
 
 /// 268 million tokens a shard: half a gigabyte of u16, few files for a large corpus and a small loss when one breaks.
@@ -62,6 +68,17 @@ pub struct WriterOptions {
     /// Whether a complete set in the directory may be replaced. Its manifest is removed first, so that an
     /// interrupted run leaves no set that is half old and half new.
     pub force: bool,
+    /// Whether shards that an interrupted run finished are written again rather than kept.
+    pub restart: bool,
+}
+
+/// What an interrupted run had finished.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Resume {
+    /// Shards.
+    pub shards: u64,
+    /// Their tokens.
+    pub tokens: u64,
 }
 
 impl WriterOptions {
@@ -76,7 +93,15 @@ impl WriterOptions {
             shard_tokens: DEFAULT_SHARD_TOKENS,
             lineage: Value::Null,
             force: false,
+            restart: false,
         }
+    }
+
+    /// All that decides which document lies where, as a text that is equal for equal options.
+    fn fingerprint(&self, names: &[String]) -> String {
+        let TokenizerInfo { sha256, vocab_size, eod, .. } = &self.tokenizer;
+        let shares = self.splits.to_string();
+        serde_json::json!([sha256, vocab_size, eod, names, shares, self.seed, self.shard_tokens]).to_string()
     }
 
     fn check(&self) -> Result<()> {
@@ -101,16 +126,18 @@ impl WriterOptions {
 /// Writes a set of shards.
 ///
 /// [`ShardSetWriter::create`], then [`ShardSetWriter::push`] for each document in order, then
-/// [`ShardSetWriter::finish`]. Dropped before that, it leaves a directory without a manifest, which the next run in
-/// the same directory cleans up. One process writes to a directory at a time.
+/// [`ShardSetWriter::finish`]. Dropped before that, it leaves a directory without a manifest, where the next run with the
+/// same options and documents goes on after the last finished shard. One process writes to a directory at a time.
 pub struct ShardSetWriter {
     dir: PathBuf,
     lock: DirectoryLock,
+    journal: Journal,
     options: WriterOptions,
     width: Width,
     files: Vec<FileManifest>,
     domains: Domains,
     splits: Vec<SplitWriter>,
+    resume: Resume,
     /// Documents taken so far, for messages.
     pushed: u64,
     broken: bool,
@@ -128,7 +155,8 @@ impl std::fmt::Debug for ShardSetWriter {
 }
 
 impl ShardSetWriter {
-    /// Prepares a directory, making it if need be: what an interrupted run left there is removed.
+    /// Prepares a directory, making it if need be: what an interrupted run left there is removed, but for the shards that
+    /// it finished with the same options.
     ///
     /// # Errors
     /// [`Error::AlreadyComplete`] if a set is there and `force` is not given; [`Error::ForeignFile`] if a file of
@@ -147,22 +175,41 @@ impl ShardSetWriter {
     ) -> Result<ShardSetWriter> {
         options.check()?;
         std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
-        let lock = claim(dir, &options)?;
+        let mut journal = Journal::new(dir, &options.fingerprint(names));
+        let (lock, finished) = claim(dir, &options, &journal, names)?;
+        if !finished.is_empty() {
+            journal.begin(&finished)?;
+        }
+        let resume = Resume {
+            shards: finished.len() as u64,
+            tokens: finished.iter().map(|finished| finished.shard.tokens).sum(),
+        };
         let files = write_side_files(dir, &options)?;
-        let splits = names.iter().map(|name| SplitWriter::new(name)).collect();
+        let mut splits: Vec<SplitWriter> =
+            names.iter().enumerate().map(|(number, name)| SplitWriter::new(number, name)).collect();
+        for Finished { split, shard } in finished {
+            splits[split].finished.push_back(shard);
+        }
         let width = Width::from_vocab_size(options.tokenizer.vocab_size);
         Ok(ShardSetWriter {
             dir: dir.to_owned(),
             lock,
+            journal,
             options,
             width,
             files,
             domains: Domains::default(),
             splits,
+            resume,
             pushed: 0,
             broken: false,
             encoded: Vec::new(),
         })
+    }
+
+    /// What an interrupted run had finished, and this one will check rather than write.
+    pub fn resume(&self) -> Resume {
+        self.resume
     }
 
     /// Appends a document to its split.
@@ -172,7 +219,8 @@ impl ShardSetWriter {
     ///
     /// # Errors
     /// [`Error::TokenOutOfRange`], [`Error::MissingEod`], [`Error::DocumentTooLong`], [`Error::TooManyDomains`],
-    /// [`Error::Io`].
+    /// [`Error::Io`]; [`Error::OtherInput`] or [`Error::BadChecksum`] at the end of a shard that an interrupted run had
+    /// finished.
     pub fn push(&mut self, doc: &TokenDocument<'_>) -> Result<()> {
         let side = self.options.splits.side(self.options.seed, doc.key);
         self.push_to(side, doc)
@@ -188,8 +236,9 @@ impl ShardSetWriter {
         check_document(doc, document, &self.options.tokenizer)?;
         let domain = self.domains.index(doc.domain, document)?;
         encode(doc.tokens, self.width, &mut self.encoded);
+        let target = Target { dir: &self.dir, width: self.width, journal: &mut self.journal };
         let split = &mut self.splits[side];
-        let written = split.append(&self.dir, &self.options, self.width, doc, domain, &self.encoded);
+        let written = split.append(target, self.options.shard_tokens, doc, domain, &self.encoded);
         self.broken = written.is_err();
         written
     }
@@ -200,13 +249,25 @@ impl ShardSetWriter {
     /// [`Error::BadOption`] for a sequence length out of range or given twice; [`Error::BrokenWriter`];
     /// [`Error::Io`].
     pub fn finish(self, views: &[ViewOptions]) -> Result<Manifest> {
+        let views: Vec<ViewRequest> = views.iter().map(|&options| options.into()).collect();
+        self.finish_with(&views)
+    }
+
+    /// As [`ShardSetWriter::finish`], for views that are more than a length and a policy.
+    ///
+    /// # Errors
+    /// The same, and [`Error::BadMix`]; the shards are then finished, and another run with the same documents checks them
+    /// and makes its own views.
+    pub fn finish_with(self, views: &[ViewRequest]) -> Result<Manifest> {
         if self.broken {
             return Err(Error::BrokenWriter { dir: self.dir.clone() });
         }
         check_views(views)?;
-        let ShardSetWriter { dir, lock, options, width, files, domains, splits, .. } = self;
-        let finish = |split: SplitWriter| split.finish(&dir, width, &domains.names);
-        let splits = splits.into_iter().map(finish).collect::<Result<_>>()?;
+        let ShardSetWriter { dir, lock, mut journal, options, width, files, domains, splits, .. } = self;
+        let mut finish = |split: SplitWriter| {
+            split.finish(Target { dir: &dir, width, journal: &mut journal }, &domains.names)
+        };
+        let splits = splits.into_iter().map(&mut finish).collect::<Result<_>>()?;
         let mut manifest = Manifest {
             format: Manifest::format_name(),
             format_version: FORMAT_VERSION,
@@ -223,6 +284,7 @@ impl ShardSetWriter {
         };
         manifest.views = write_views(&dir, &manifest, views)?;
         publish(&dir, &manifest)?;
+        journal.remove()?;
         lock.release()?;
         Ok(manifest)
     }
@@ -237,31 +299,74 @@ impl ShardSetWriter {
 /// [`Error::ViewExists`] if the length is there with the other policy; [`Error::BadOption`]; [`Error::Busy`]; those of
 /// [`ShardSet::open`].
 pub fn add_view(dir: &Path, options: ViewOptions) -> Result<Vec<ViewManifest>> {
-    check_seq_len(options.seq_len)?;
+    add_views(dir, &[options.into()], false)
+}
+
+/// As [`add_view`], for several lengths, and for views that are more than a length and a policy. With `replace` a view
+/// that is there with other rows gives way. Rows are copied out for a view that is there as well.
+///
+/// # Errors
+/// The same, and [`Error::BadMix`]. The set is then as it was, but for files that its manifest does not name.
+pub fn add_views(dir: &Path, requests: &[ViewRequest], replace: bool) -> Result<Vec<ViewManifest>> {
+    check_views(requests)?;
     // Before the lock, which writes a file, so that a directory that is no set stays as it was.
     ShardSet::open(dir)?;
     let lock = DirectoryLock::acquire(dir)?;
-    let added = add_view_alone(dir, options);
+    let added = add_views_alone(dir, requests, replace);
     lock.release()?;
     added
 }
 
-/// The work of [`add_view`], done while nobody else writes.
-fn add_view_alone(dir: &Path, options: ViewOptions) -> Result<Vec<ViewManifest>> {
+/// The work of [`add_views`], done while nobody else writes.
+fn add_views_alone(dir: &Path, requests: &[ViewRequest], replace: bool) -> Result<Vec<ViewManifest>> {
     let mut manifest = ShardSet::open(dir)?.manifest().clone();
-    let same_length = manifest.views.iter().filter(|view| view.seq_len == options.seq_len);
-    let existing: Vec<ViewManifest> = same_length.cloned().collect();
-    if let Some(other) = existing.iter().find(|view| view.policy != options.policy) {
-        let (existing, requested) = (other.policy.to_string(), options.policy.to_string());
-        return Err(Error::ViewExists { dir: dir.to_owned(), seq_len: options.seq_len, existing, requested });
+    let mut entries = Vec::new();
+    let mut changed = false;
+    for request in requests {
+        let seq_len = request.options.seq_len;
+        let existing: Vec<ViewManifest> =
+            manifest.views.iter().filter(|view| view.seq_len == seq_len).cloned().collect();
+        let conflict = existing.iter().find_map(|view| request.conflict(view));
+        if let (Some((existing, requested)), false) = (&conflict, replace) {
+            let (existing, requested) = (existing.clone(), requested.clone());
+            return Err(Error::ViewExists { dir: dir.to_owned(), seq_len, existing, requested });
+        }
+        let has_copies = |view: &ViewManifest| match view.split == TRAIN {
+            true => request
+                .materialise
+                .is_none_or(|order| view.materialised.as_ref().is_some_and(|rows| rows.order == order)),
+            false => true,
+        };
+        if !existing.is_empty() && conflict.is_none() && existing.iter().all(has_copies) {
+            entries.extend(existing);
+            continue;
+        }
+        // While they are replaced there is no manifest that names files which are not theirs any more.
+        if !existing.is_empty() {
+            manifest.views.retain(|view| view.seq_len != seq_len);
+            publish(dir, &manifest)?;
+            remove_view_files(dir, &existing)?;
+        }
+        let added = write_views(dir, &manifest, std::slice::from_ref(request))?;
+        manifest.views.extend(added.iter().cloned());
+        entries.extend(added);
+        changed = true;
     }
-    if !existing.is_empty() {
-        return Ok(existing);
+    if changed {
+        publish(dir, &manifest)?;
     }
-    let added = write_views(dir, &manifest, &[options])?;
-    manifest.views.extend(added.iter().cloned());
-    publish(dir, &manifest)?;
-    Ok(added)
+    Ok(entries)
+}
+
+fn remove_view_files(dir: &Path, views: &[ViewManifest]) -> Result<()> {
+    for view in views {
+        let mix = view.mix.as_ref().map(|mix| &mix.file);
+        let rows = view.materialised.as_ref().map(|rows| &rows.file);
+        for name in [Some(&view.file), mix, rows].into_iter().flatten() {
+            remove_if_present(&dir.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes everything that was written durable, then the manifest.
@@ -271,21 +376,21 @@ fn publish(dir: &Path, manifest: &Manifest) -> Result<()> {
     sync_directory(dir)
 }
 
-fn write_views(dir: &Path, manifest: &Manifest, views: &[ViewOptions]) -> Result<Vec<ViewManifest>> {
+fn write_views(dir: &Path, manifest: &Manifest, views: &[ViewRequest]) -> Result<Vec<ViewManifest>> {
     let mut written = Vec::new();
-    for &options in views {
+    for request in views {
         for entry in &manifest.splits {
             let split = Split::open(dir, entry, manifest)?;
-            written.push(write_view(dir, &split, options)?);
+            written.push(write_view(dir, &split, request, manifest)?);
         }
     }
     Ok(written)
 }
 
-fn check_views(views: &[ViewOptions]) -> Result<()> {
-    for (i, view) in views.iter().enumerate() {
+fn check_views(views: &[ViewRequest]) -> Result<()> {
+    for (i, ViewRequest { options: view, .. }) in views.iter().enumerate() {
         check_seq_len(view.seq_len)?;
-        if views[..i].iter().any(|earlier| earlier.seq_len == view.seq_len) {
+        if views[..i].iter().any(|earlier| earlier.options.seq_len == view.seq_len) {
             return Err(Error::BadOption {
                 name: "seq_len",
                 problem: format!("{} is given twice", view.seq_len),
@@ -295,10 +400,17 @@ fn check_views(views: &[ViewOptions]) -> Result<()> {
     Ok(())
 }
 
-/// Takes the directory for this writer and removes what may be removed.
-fn claim(dir: &Path, options: &WriterOptions) -> Result<DirectoryLock> {
+/// Takes the directory for this writer and removes what may be removed; the shards that stay, in the order in which they
+/// were finished.
+fn claim(
+    dir: &Path,
+    options: &WriterOptions,
+    journal: &Journal,
+    names: &[String],
+) -> Result<(DirectoryLock, Vec<Finished>)> {
     let manifest = Manifest::path(dir);
-    if manifest.exists() {
+    let was_complete = manifest.exists();
+    if was_complete {
         if !options.force {
             return Err(Error::AlreadyComplete { dir: dir.to_owned() });
         }
@@ -308,14 +420,34 @@ fn claim(dir: &Path, options: &WriterOptions) -> Result<DirectoryLock> {
         }
     } else if !DirectoryLock::is_marked(dir) {
         refuse_foreign_files(dir, options)?;
-        return DirectoryLock::acquire(dir);
+        return Ok((DirectoryLock::acquire(dir)?, Vec::new()));
     }
     let lock = DirectoryLock::acquire(dir)?;
+    let finished = match was_complete || options.restart {
+        true => Vec::new(),
+        false => sound(journal.read()?, dir, names),
+    };
     remove_if_present(&manifest)?;
     sync_directory(dir)?;
-    sweep(dir, options)?;
-    Ok(lock)
+    sweep(dir, options, &finished)?;
+    Ok((lock, finished))
 }
+
+/// The shards up to the first that is not the next of its split, or lacks a file.
+fn sound(finished: Vec<Finished>, dir: &Path, names: &[String]) -> Vec<Finished> {
+    let mut next = vec![0; names.len()];
+    let is_sound = |Finished { split, shard }: &Finished| {
+        let Some(name) = names.get(*split) else { return false };
+        let is_next = shard.file == shard_stem(name, next[*split]);
+        next[*split] += 1;
+        is_next && SHARD_ENDINGS.iter().all(|ending| dir.join(format!("{}.{ending}", shard.file)).is_file())
+    };
+    let mut is_sound = is_sound;
+    finished.into_iter().take_while(|shard| is_sound(shard)).collect()
+}
+
+/// The files of a shard.
+const SHARD_ENDINGS: [&str; 4] = ["bin", "idx", "bytes", "dom"];
 
 /// A directory that no writer has marked may hold anything, but nothing that this set would write over.
 fn refuse_foreign_files(dir: &Path, options: &WriterOptions) -> Result<()> {
@@ -333,13 +465,21 @@ fn refuse_foreign_files(dir: &Path, options: &WriterOptions) -> Result<()> {
     Ok(())
 }
 
-/// Removes shards, views, tables and temporaries of an earlier writer.
-fn sweep(dir: &Path, options: &WriterOptions) -> Result<()> {
+/// Removes shards, views, tables and temporaries of an earlier writer, but for the shards that are finished.
+fn sweep(dir: &Path, options: &WriterOptions, finished: &[Finished]) -> Result<()> {
+    let stays: BTreeSet<String> = finished
+        .iter()
+        .flat_map(|Finished { shard, .. }| SHARD_ENDINGS.map(|ending| format!("{}.{ending}", shard.file)))
+        .collect();
     for name in file_names(dir)? {
+        if stays.contains(&name) || (name == journal::FILE_NAME && !stays.is_empty()) {
+            continue;
+        }
         // A tokenizer that is about to be replaced may be the only copy of the one that was given.
         let stale_tokenizer = name == TOKENIZER_FILE && options.tokenizer_json.is_empty();
         let ours = is_shard_or_view_name(&name)
             || name == vocabulary::FILE_NAME
+            || name == journal::FILE_NAME
             || name.ends_with(TEMPORARY_SUFFIX)
             || stale_tokenizer;
         if ours {
@@ -455,38 +595,56 @@ impl Domains {
     }
 }
 
+/// Where shards go.
+struct Target<'w> {
+    dir: &'w Path,
+    width: Width,
+    journal: &'w mut Journal,
+}
+
 /// The shards of one split: those closed and the one being written.
 struct SplitWriter {
+    number: usize,
     name: String,
     closed: Vec<ShardManifest>,
+    /// Shards that an interrupted run finished and that documents have not come to yet.
+    finished: VecDeque<ShardManifest>,
     open: Option<OpenShard>,
     /// By number of the domain.
     domains: Vec<Counts>,
 }
 
 impl SplitWriter {
-    fn new(name: &str) -> SplitWriter {
-        SplitWriter { name: name.to_owned(), closed: Vec::new(), open: None, domains: Vec::new() }
+    fn new(number: usize, name: &str) -> SplitWriter {
+        SplitWriter {
+            number,
+            name: name.to_owned(),
+            closed: Vec::new(),
+            finished: VecDeque::new(),
+            open: None,
+            domains: Vec::new(),
+        }
     }
 
     fn append(
         &mut self,
-        dir: &Path,
-        options: &WriterOptions,
-        width: Width,
+        target: Target<'_>,
+        shard_tokens: u64,
         doc: &TokenDocument<'_>,
         domain: u16,
         encoded: &[u8],
     ) -> Result<()> {
         let tokens = doc.tokens.len() as u64;
-        if let Some(full) =
-            self.open.take_if(|shard| shard.tokens.saturating_add(tokens) > options.shard_tokens)
-        {
-            self.closed.push(full.close(dir, width)?);
+        let dir = target.dir;
+        if let Some(full) = self.open.take_if(|shard| shard.tokens.saturating_add(tokens) > shard_tokens) {
+            self.close(full, target)?;
         }
         let shard = match &mut self.open {
             Some(shard) => shard,
-            none => none.insert(OpenShard::create(dir, shard_stem(&self.name, self.closed.len()))?),
+            none => {
+                let stem = shard_stem(&self.name, self.closed.len());
+                none.insert(OpenShard::create(dir, stem, !self.finished.is_empty())?)
+            }
         };
         shard.append(doc, domain, encoded)?;
         let domain = usize::from(domain);
@@ -497,9 +655,24 @@ impl SplitWriter {
         Ok(())
     }
 
-    fn finish(mut self, dir: &Path, width: Width, names: &[String]) -> Result<SplitManifest> {
+    /// Completes a shard, or checks that it is the one that was completed before.
+    fn close(&mut self, shard: OpenShard, target: Target<'_>) -> Result<()> {
+        let entry = shard.close(target.dir, target.width)?;
+        match self.finished.pop_front() {
+            Some(finished) => check_finished(target.dir, &finished, &entry)?,
+            None => target.journal.add(&Finished { split: self.number, shard: entry.clone() })?,
+        }
+        self.closed.push(entry);
+        Ok(())
+    }
+
+    fn finish(mut self, target: Target<'_>, names: &[String]) -> Result<SplitManifest> {
+        let dir = target.dir;
         if let Some(shard) = self.open.take() {
-            self.closed.push(shard.close(dir, width)?);
+            self.close(shard, target)?;
+        }
+        if let Some(left) = self.finished.front() {
+            return Err(Error::OtherInput { dir: dir.to_owned(), shard: left.file.clone() });
         }
         let sum = |count: fn(&ShardManifest) -> u64| self.closed.iter().map(count).sum();
         let present = self.domains.iter().zip(names).filter(|(counts, _)| counts.documents > 0);
@@ -514,12 +687,62 @@ impl SplitWriter {
     }
 }
 
+/// Fails unless the documents that came make the shard that an interrupted run finished, and its files still hold them.
+fn check_finished(dir: &Path, finished: &ShardManifest, entry: &ShardManifest) -> Result<()> {
+    if finished != entry {
+        return Err(Error::OtherInput { dir: dir.to_owned(), shard: finished.file.clone() });
+    }
+    let ShardHashes { bin, idx, bytes, dom } = &finished.xxh3_128;
+    for (ending, expected) in SHARD_ENDINGS.into_iter().zip([bin, idx, bytes, dom]) {
+        let file = Map::open_whole(dir.join(format!("{}.{ending}", finished.file)))?;
+        let got = hex(xxh3_128(file.bytes()));
+        if got != *expected {
+            return Err(Error::BadChecksum { path: file.path().to_owned(), expected: expected.clone(), got });
+        }
+    }
+    Ok(())
+}
+
+/// A file of a shard: written, or only hashed because it is there.
+enum ShardFile {
+    New(AtomicFile),
+    Finished(Box<Xxh3>),
+}
+
+impl ShardFile {
+    fn create(path: &Path, is_finished: bool) -> Result<ShardFile> {
+        match is_finished {
+            true => Ok(ShardFile::Finished(Box::new(Xxh3::new()))),
+            false => AtomicFile::create(path).map(ShardFile::New),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            ShardFile::New(file) => file.write_all(bytes),
+            ShardFile::Finished(hasher) => {
+                hasher.update(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Completes the file; its xxh3-128 in hex.
+    fn commit(self) -> Result<String> {
+        match self {
+            ShardFile::New(file) => file.commit().map(hex),
+            ShardFile::Finished(hasher) => Ok(hex(hasher.digest128())),
+        }
+    }
+}
+
 /// The shard being written; its index comes when it is closed.
 struct OpenShard {
     stem: String,
-    bin: AtomicFile,
-    bytes: AtomicFile,
-    dom: AtomicFile,
+    is_finished: bool,
+    bin: ShardFile,
+    bytes: ShardFile,
+    dom: ShardFile,
     /// Tokens of each document so far.
     lengths: Vec<i32>,
     tokens: u64,
@@ -529,13 +752,14 @@ struct OpenShard {
 }
 
 impl OpenShard {
-    fn create(dir: &Path, stem: String) -> Result<OpenShard> {
-        let file = |ending| AtomicFile::create(&dir.join(format!("{stem}.{ending}")));
+    fn create(dir: &Path, stem: String, is_finished: bool) -> Result<OpenShard> {
+        let file = |ending| ShardFile::create(&dir.join(format!("{stem}.{ending}")), is_finished);
         Ok(OpenShard {
             bin: file("bin")?,
             bytes: file("bytes")?,
             dom: file("dom")?,
             stem,
+            is_finished,
             lengths: Vec::new(),
             tokens: 0,
             text_bytes: 0,
@@ -557,13 +781,13 @@ impl OpenShard {
     }
 
     fn close(self, dir: &Path, width: Width) -> Result<ShardManifest> {
-        let mut idx = AtomicFile::create(&dir.join(format!("{}.idx", self.stem)))?;
-        write_idx(&mut idx, width, &self.lengths)?;
+        let mut idx = ShardFile::create(&dir.join(format!("{}.idx", self.stem)), self.is_finished)?;
+        write_idx(|bytes| idx.write_all(bytes), width, &self.lengths)?;
         let xxh3_128 = ShardHashes {
-            bin: hex(self.bin.commit()?),
-            idx: hex(idx.commit()?),
-            bytes: hex(self.bytes.commit()?),
-            dom: hex(self.dom.commit()?),
+            bin: self.bin.commit()?,
+            idx: idx.commit()?,
+            bytes: self.bytes.commit()?,
+            dom: self.dom.commit()?,
         };
         Ok(ShardManifest {
             file: self.stem,

@@ -72,7 +72,7 @@ impl Loader {
         end: u64,
     ) -> Result<Loader> {
         let view = shards.view(&options.split, options.seq_len)?;
-        let plan = BatchPlan::new(options.seed, view.num_rows(), options.batch_size)?;
+        let plan = view.plan(options.seed, options.batch_size)?;
         let rows = share(options.batch_size, rank, world_size);
         if options.batch_size < world_size {
             let problem = format!("{} rows cannot be shared by {world_size} processes", options.batch_size);

@@ -27,7 +27,7 @@ pub(super) fn export(source: &Source<'_>) -> Result<()> {
     }
     bin.commit()?;
     let mut idx = AtomicFile::create(&path("idx"))?;
-    write_idx(&mut idx, source.set.manifest().token_width, &lengths)?;
+    write_idx(|bytes| idx.write_all(bytes), source.set.manifest().token_width, &lengths)?;
     idx.commit().map(drop)
 }
 

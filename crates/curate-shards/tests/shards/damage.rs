@@ -127,7 +127,7 @@ fn each_defect_of_a_view_has_its_message() {
     check(name, |b| b[8] = 7, "val.T8.view: format version 7 is not supported (this build reads version 1)");
     check(name, |b| b[12] = 9, "val.T8.view: seq_len is 9, expected 8");
     check(name, |b| b[16] = 1, "val.T8.view: policy is 1, expected 0");
-    check(name, |b| b[20] = 1, "val.T8.view: reserved word is 1, expected 0");
+    check(name, |b| b[20] = 1, "val.T8.view: flags is 1, expected 0");
     check(name, |b| b[24] += 1, "val.T8.view: number of rows is ");
     check(name, |b| b[32] += 1, "val.T8.view: number of runs is ");
     check(name, |b| b[40] += 1, "val.T8.view: number of documents is ");

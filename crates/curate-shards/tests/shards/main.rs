@@ -2,6 +2,8 @@
 //!
 //! - `round_trip`: what is written is what is read, here and by an independent reader of the formats.
 //! - `writer`: refusals, leftovers of interrupted runs, replacing, views added later.
+//! - `mixed`: mixes of sources, truncated documents, copied rows.
+//! - `resume`: interrupted runs that go on.
 //! - `convert`: to other formats and back.
 //! - `damage`: files that were cut or changed.
 //! - `support`: small corpora, directories, the independent reader.
@@ -10,6 +12,8 @@
 
 mod convert;
 mod damage;
+mod mixed;
+mod resume;
 mod round_trip;
 mod support;
 mod writer;
