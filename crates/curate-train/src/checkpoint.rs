@@ -3,7 +3,7 @@
 //! ```text
 //! RUN/step-00000200/
 //!   model.safetensors       the parameters by name, fp32
-//!   optimizer.safetensors   NAME.first and NAME.second: the moments of each parameter, fp32
+//!   optimizer.safetensors   NAME.first and NAME.second: the moments of each parameter, or NAME.momentum (Muon), fp32
 //!   state.json              step, samples, options, identity of the data, versions; size and xxh3-128 of the others
 //! ```
 //! The directory is written as `.step-00000200.new`, every file and the directory are synced, then it is renamed: a
@@ -19,6 +19,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use curate_shards::{ShardSet, TokenizerInfo};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -27,7 +28,9 @@ use tch::{Kind, Tensor};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::config::RunConfig;
+use crate::guard::Guard;
 use crate::model::Model;
+use crate::muon::Muon;
 use crate::optim::AdamW;
 use crate::{Error, Result};
 
@@ -46,6 +49,9 @@ pub struct State {
     pub targets: u64,
     /// Seconds of training so far.
     pub seconds: f64,
+    /// What the guard has seen.
+    #[serde(default)]
+    pub guard: Guard,
     /// The run.
     pub run: RunConfig,
     /// The tensor files.
@@ -71,19 +77,24 @@ pub struct Checkpoint {
 }
 
 /// Writes a checkpoint into the run directory and returns its path. An older one of the same step is replaced.
-pub fn save(run: &Path, mut state: State, model: &Model, optimizer: &AdamW) -> Result<PathBuf> {
+pub fn save(
+    run: &Path,
+    mut state: State,
+    model: &Model,
+    optimizer: &AdamW,
+    muon: Option<&Muon>,
+) -> Result<PathBuf> {
     let name = format!("step-{:08}", state.step);
     let (aside, path) = (run.join(format!(".{name}.new")), run.join(&name));
     remove(&aside)?;
     std::fs::create_dir_all(&aside).map_err(Error::io(&aside))?;
     let weights = model.parameters().iter().map(|p| (p.name.clone(), &p.tensor)).collect::<Vec<_>>();
-    let pairs = model.parameters().iter().zip(optimizer.moments());
-    let moments = pairs.flat_map(|(p, m)| {
-        [(format!("{}.first", p.name), &m.first), (format!("{}.second", p.name), &m.second)]
-    });
     state.files = BTreeMap::from([
         (MODEL.to_owned(), write_tensors(&aside.join(MODEL), &weights)?),
-        (OPTIMIZER.to_owned(), write_tensors(&aside.join(OPTIMIZER), &moments.collect::<Vec<_>>())?),
+        (
+            OPTIMIZER.to_owned(),
+            write_tensors(&aside.join(OPTIMIZER), &optimizer_tensors(model, optimizer, muon))?,
+        ),
     ]);
     write_json(&aside.join(STATE), &state)?;
     sync_dir(&aside)?;
@@ -91,6 +102,22 @@ pub fn save(run: &Path, mut state: State, model: &Model, optimizer: &AdamW) -> R
     std::fs::rename(&aside, &path).map_err(Error::io(&path))?;
     sync_dir(run)?;
     Ok(path)
+}
+
+/// The state of the optimisers by name: of each parameter the moments or, where it is Muon's, the momentum.
+fn optimizer_tensors<'a>(
+    model: &Model,
+    optimizer: &'a AdamW,
+    muon: Option<&'a Muon>,
+) -> Vec<(String, &'a Tensor)> {
+    let parameters = model.parameters();
+    let pairs = parameters.iter().zip(optimizer.moments()).filter(|(_, m)| !m.are_empty());
+    let moments = pairs.flat_map(|(p, m)| {
+        [(format!("{}.first", p.name), &m.first), (format!("{}.second", p.name), &m.second)]
+    });
+    let momenta = muon.into_iter().flat_map(Muon::momenta);
+    let momenta = momenta.map(|(place, momentum)| (format!("{}.momentum", parameters[place].name), momentum));
+    moments.chain(momenta).collect()
 }
 
 /// Writes a checkpoint that has weights and no optimiser state, as an imported model has none, and returns its path.
@@ -106,6 +133,20 @@ pub(crate) fn save_weights(run: &Path, mut state: State, model: &Model) -> Resul
     std::fs::rename(&aside, &path).map_err(Error::io(&path))?;
     sync_dir(run)?;
     Ok(path)
+}
+
+/// Refuses shards that were made with another tokenizer than a run's.
+pub fn check_tokenizer(shards: &ShardSet, expected: &TokenizerInfo) -> Result<()> {
+    let found = &shards.manifest().tokenizer;
+    // The name is for people: the same file under another name makes the same ids.
+    if (&found.sha256, found.vocab_size, found.eod) == (&expected.sha256, expected.vocab_size, expected.eod) {
+        return Ok(());
+    }
+    let problem = format!(
+        "its tokenizer is {} ({}), not {} ({})",
+        found.name, found.sha256, expected.name, expected.sha256
+    );
+    Err(Error::OtherShards { shards: shards.dir().to_owned(), problem })
 }
 
 /// The complete-looking checkpoints of a run with their steps, oldest first. What they hold is not yet checked.
@@ -181,14 +222,16 @@ impl Checkpoint {
         read_tensors(&self.path.join(MODEL), &wanted)
     }
 
-    /// Reads the optimiser's moments and its number of updates.
-    pub fn load_optimizer(&self, model: &Model, optimizer: &mut AdamW) -> Result<()> {
-        let pairs = model.parameters().iter().zip(optimizer.moments());
-        let wanted = pairs.flat_map(|(p, m)| {
-            [(format!("{}.first", p.name), &m.first), (format!("{}.second", p.name), &m.second)]
-        });
-        read_tensors(&self.path.join(OPTIMIZER), &wanted.collect::<Vec<_>>())?;
-        optimizer.set_updates(self.state.step);
+    /// Reads the optimisers' state and the number of updates.
+    pub fn load_optimizer(
+        &self,
+        model: &Model,
+        optimizer: &mut AdamW,
+        muon: Option<&Muon>,
+    ) -> Result<()> {
+        let wanted = optimizer_tensors(model, optimizer, muon);
+        read_tensors(&self.path.join(OPTIMIZER), &wanted)?;
+        optimizer.set_updates(self.state.step - self.state.guard.skipped.min(self.state.step));
         Ok(())
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-use curate_shards::{BatchPlan, Row, ShardSet, Split, View};
+use curate_shards::{BatchPlan, Row, Run, ShardSet, Split, View};
 
-use crate::config::DataOptions;
+use crate::config::{DataOptions, DocMask};
 use crate::model::IGNORE;
 use crate::{Error, Result};
 
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 const READ_AHEAD: usize = 2;
 
 /// The rows of one step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Rows `B`.
     pub rows: usize,
@@ -27,6 +27,11 @@ pub struct Batch {
     pub inputs: Vec<i64>,
     /// The token after each, or [`IGNORE`]: [B, T].
     pub targets: Vec<i64>,
+    /// The rows' numbers in their view, where they come from one.
+    pub row_numbers: Vec<u64>,
+    /// First input of each document that sees itself alone, for every row, ascending from 0; no rows at all if inputs
+    /// see all before them in their row.
+    pub starts: Vec<Vec<u32>>,
 }
 
 impl Batch {
@@ -40,6 +45,11 @@ impl Batch {
         let size = rows.max(1) * self.seq_len;
         let pieces = self.inputs.chunks(size).zip(self.targets.chunks(size));
         pieces.map(|(inputs, targets)| (inputs.len() / self.seq_len, inputs, targets))
+    }
+
+    /// The part of [`starts`](Self::starts) that belongs to these rows.
+    pub fn starts_of(&self, first_row: usize, rows: usize) -> &[Vec<u32>] {
+        if self.starts.is_empty() { &[] } else { &self.starts[first_row..first_row + rows] }
     }
 }
 
@@ -56,13 +66,13 @@ impl Loader {
         let view = shards.view(&options.split, options.seq_len)?;
         let plan = BatchPlan::new(options.seed, view.num_rows(), options.batch_size)?;
         let (sender, receiver) = sync_channel(READ_AHEAD);
-        let (shards, split) = (Arc::clone(shards), options.split.clone());
+        let (shards, split, mask) = (Arc::clone(shards), options.split.clone(), options.doc_mask);
         let read = move || {
             for step in first..end {
                 let batch = shards
                     .split(&split)
                     .map_err(Error::from)
-                    .and_then(|split| read_batch(&view, split, &plan, step));
+                    .and_then(|split| read_batch(&view, split, &plan, step, mask));
                 let failed = batch.is_err();
                 // A closed channel means that the training ended early: nothing is lost.
                 if sender.send(batch).is_err() || failed {
@@ -92,10 +102,11 @@ impl Drop for Loader {
 }
 
 /// The rows of one step.
-fn read_batch(view: &View, split: &Split, plan: &BatchPlan, step: u64) -> Result<Batch> {
+fn read_batch(view: &View, split: &Split, plan: &BatchPlan, step: u64, mask: DocMask) -> Result<Batch> {
     let seq_len = view.seq_len() as usize;
     let rows = plan.rows_per_step() as usize;
-    let mut batch = Batch { rows, seq_len, inputs: Vec::with_capacity(rows * seq_len), targets: Vec::new() };
+    let mut batch = Batch { rows, seq_len, ..Batch::default() };
+    batch.inputs.reserve_exact(rows * seq_len);
     batch.targets.reserve_exact(rows * seq_len);
     let mut row = Row::new(view.seq_len());
     for number in plan.step(step) {
@@ -105,13 +116,33 @@ fn read_batch(view: &View, split: &Split, plan: &BatchPlan, step: u64) -> Result
         batch.targets.extend_from_slice(&row.tokens[1..]);
         let targets = &mut batch.targets[start..];
         targets[row.len.saturating_sub(1)..].fill(IGNORE);
-        // A run that goes on with a document, but behind another one, repeats a token that was a target before;
-        // here nothing foretells it. A new document's first token is the target of the end of the one before.
-        for (run, &at) in view.runs(number)?.zip(&row.document_starts).skip(1) {
-            if run.offset > 0 {
-                targets[at as usize - 1] = IGNORE;
+        let mut starts = vec![0];
+        let (mut document_ended, runs) = (false, view.runs(number)?.zip(&row.document_starts));
+        for (i, (run, &at)) in runs.enumerate() {
+            if i > 0 {
+                // A run that goes on with a document, but behind another one, repeats a token that was a target before;
+                // here nothing foretells it. A new document's first token is the target of the end of the one before,
+                // which thereby belongs to the new document as well, as the id that evaluation puts before each.
+                let is_foretold = run.offset == 0 && mask != DocMask::Loss;
+                let shares_the_end = is_foretold && document_ended;
+                if !is_foretold || (mask == DocMask::Attention && !document_ended) {
+                    targets[at as usize - 1] = IGNORE;
+                }
+                starts.push(if shares_the_end { at - 1 } else { at });
             }
+            document_ended = mask == DocMask::Attention && reaches_the_end(split, run)?;
         }
+        if mask == DocMask::Attention {
+            starts.dedup(); // of a document only its end may be in the row
+            starts.retain(|&start| (start as usize) < seq_len);
+            batch.starts.push(starts);
+        }
+        batch.row_numbers.push(number);
     }
     Ok(batch)
+}
+
+fn reaches_the_end(split: &Split, run: Run) -> Result<bool> {
+    let length = split.try_document(run.document)?.tokens.len() as u64;
+    Ok(u64::from(run.offset) + u64::from(run.length) == length)
 }

@@ -5,6 +5,10 @@
 //! - `resuming`: a run that stops, or is killed, and goes on is the run that never stopped, bit for bit
 //! - `checkpoints`: round trips, damage, options that do not match
 //! - `evaluating`: every token scored once, against a plain f64 model
+//! - `masking`: documents that share a row, against the same documents apart
+//! - `reporting`: settings files, TensorBoard's events, the picture, samples, early stop
+//! - `guarding`: updates that are not made, and whose fault it is
+//! - `traps`: what tch does wrong by itself
 //! - `generating`: the cache against recomputing, seeds
 //! - `hf`: models of transformers and GGUF files, both ways, with transformers as the oracle
 //! - `embedding`: the mean of the hidden state against each window alone; the stream of ids; the array
@@ -17,8 +21,12 @@ mod commands;
 mod embedding;
 mod evaluating;
 mod generating;
+mod guarding;
 mod hf;
 mod learning;
+mod masking;
 mod model;
+mod reporting;
 mod resuming;
 mod support;
+mod traps;

@@ -167,6 +167,7 @@ pub(crate) fn logged(run: &Path) -> Vec<Record> {
             tokens_per_s: 0.0,
             data_wait_s: 0.0,
             teraflop_per_s: 0.0,
+            peak_memory_bytes: 0,
             ..record
         }),
         record => record,
