@@ -57,7 +57,7 @@ fn the_handbooks_example_learns_its_text_by_heart() {
         return;
     }
     let dir = Scratch::new();
-    let out = shell(&format!("pipelines/char-tiny.sh {}", dir.path("").display()), "").ok();
+    let out = shell(&format!("pipelines/handbook-char.sh {}", dir.path("").display()), "").ok();
     let eval = report(&dir.path("run/eval-train.json"));
     assert!(eval["total"]["perplexity"].as_f64().unwrap() <= 5.0, "{eval}");
     assert!(out.stdout().contains("brown fox"), "{}", out.stdout());

@@ -3,7 +3,7 @@
 //! ```text
 //! RUN/step-00000200/
 //!   model.safetensors       the parameters by name, fp32
-//!   optimizer.safetensors   NAME.first and NAME.second: the moments of each parameter, fp32
+//!   optimizer.safetensors   NAME.first and NAME.second: the moments of each parameter, or NAME.momentum (Muon), fp32
 //!   state.json              step, samples, options, identity of the data, versions; size and xxh3-128 of the others
 //! ```
 //! The directory is written as `.step-00000200.new`, every file and the directory are synced, then it is renamed: a
@@ -19,6 +19,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use curate_shards::{ShardSet, TokenizerInfo};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -27,7 +28,9 @@ use tch::{Kind, Tensor};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::config::RunConfig;
+use crate::guard::Guard;
 use crate::model::Model;
+use crate::muon::Muon;
 use crate::optim::AdamW;
 use crate::{Error, Result};
 
@@ -46,6 +49,9 @@ pub struct State {
     pub targets: u64,
     /// Seconds of training so far.
     pub seconds: f64,
+    /// What the guard has seen.
+    #[serde(default)]
+    pub guard: Guard,
     /// The run.
     pub run: RunConfig,
     /// The tensor files.
@@ -73,24 +79,42 @@ pub struct Checkpoint {
 /// One tensor file of a checkpoint: its name, and its tensors by name in the order in which they are written.
 pub(crate) type Part = (&'static str, Vec<(String, Tensor)>);
 
-/// What a checkpoint holds of a model and, if there is one, of its optimiser: handles, not copies.
-pub(crate) fn parts(model: &Model, optimizer: Option<&AdamW>) -> Vec<Part> {
+/// What a checkpoint holds of a model and, if there are some, of its optimisers: handles, not copies.
+pub(crate) fn parts(model: &Model, optimizers: Option<(&AdamW, Option<&Muon>)>) -> Vec<Part> {
     let weights = model.parameters().iter().map(|p| (p.name.clone(), p.tensor.shallow_clone()));
     let mut parts = vec![(MODEL, weights.collect())];
-    if let Some(optimizer) = optimizer {
-        let pairs = model.parameters().iter().zip(optimizer.moments());
-        let moments = pairs.flat_map(|(p, m)| {
-            let named = |moment: &Tensor, name| (format!("{}.{name}", p.name), moment.shallow_clone());
-            [named(&m.first, "first"), named(&m.second, "second")]
-        });
-        parts.push((OPTIMIZER, moments.collect()));
+    if let Some((adamw, muon)) = optimizers {
+        let tensors = optimizer_tensors(model, adamw, muon).into_iter();
+        parts.push((OPTIMIZER, tensors.map(|(name, tensor)| (name, tensor.shallow_clone())).collect()));
     }
     parts
 }
 
 /// Writes a checkpoint into the run directory and returns its path. An older one of the same step is replaced.
-pub fn save(run: &Path, state: State, model: &Model, optimizer: &AdamW) -> Result<PathBuf> {
-    write(run, state, &parts(model, Some(optimizer)))
+pub fn save(
+    run: &Path,
+    state: State,
+    model: &Model,
+    optimizer: &AdamW,
+    muon: Option<&Muon>,
+) -> Result<PathBuf> {
+    write(run, state, &parts(model, Some((optimizer, muon))))
+}
+
+/// The state of the optimisers by name: of each parameter the moments or, where it is Muon's, the momentum.
+fn optimizer_tensors<'a>(
+    model: &Model,
+    optimizer: &'a AdamW,
+    muon: Option<&'a Muon>,
+) -> Vec<(String, &'a Tensor)> {
+    let parameters = model.parameters();
+    let pairs = parameters.iter().zip(optimizer.moments()).filter(|(_, m)| !m.are_empty());
+    let moments = pairs.flat_map(|(p, m)| {
+        [(format!("{}.first", p.name), &m.first), (format!("{}.second", p.name), &m.second)]
+    });
+    let momenta = muon.into_iter().flat_map(Muon::momenta);
+    let momenta = momenta.map(|(place, momentum)| (format!("{}.momentum", parameters[place].name), momentum));
+    moments.chain(momenta).collect()
 }
 
 /// Writes a checkpoint that has weights and no optimiser state, as an imported model has none, and returns its path.
@@ -115,6 +139,20 @@ pub(crate) fn write(run: &Path, mut state: State, parts: &[Part]) -> Result<Path
     std::fs::rename(&aside, &path).map_err(Error::io(&path))?;
     sync_dir(run)?;
     Ok(path)
+}
+
+/// Refuses shards that were made with another tokenizer than a run's.
+pub fn check_tokenizer(shards: &ShardSet, expected: &TokenizerInfo) -> Result<()> {
+    let found = &shards.manifest().tokenizer;
+    // The name is for people: the same file under another name makes the same ids.
+    if (&found.sha256, found.vocab_size, found.eod) == (&expected.sha256, expected.vocab_size, expected.eod) {
+        return Ok(());
+    }
+    let problem = format!(
+        "its tokenizer is {} ({}), not {} ({})",
+        found.name, found.sha256, expected.name, expected.sha256
+    );
+    Err(Error::OtherShards { shards: shards.dir().to_owned(), problem })
 }
 
 /// The complete-looking checkpoints of a run with their steps, oldest first. What they hold is not yet checked.
@@ -197,14 +235,16 @@ impl Checkpoint {
         read_tensors(&self.path.join(MODEL), &wanted)
     }
 
-    /// Reads the optimiser's moments and its number of updates.
-    pub fn load_optimizer(&self, model: &Model, optimizer: &mut AdamW) -> Result<()> {
-        let pairs = model.parameters().iter().zip(optimizer.moments());
-        let wanted = pairs.flat_map(|(p, m)| {
-            [(format!("{}.first", p.name), &m.first), (format!("{}.second", p.name), &m.second)]
-        });
-        read_tensors(&self.path.join(OPTIMIZER), &wanted.collect::<Vec<_>>())?;
-        optimizer.set_updates(self.state.step);
+    /// Reads the optimisers' state and the number of updates.
+    pub fn load_optimizer(
+        &self,
+        model: &Model,
+        optimizer: &mut AdamW,
+        muon: Option<&Muon>,
+    ) -> Result<()> {
+        let wanted = optimizer_tensors(model, optimizer, muon);
+        read_tensors(&self.path.join(OPTIMIZER), &wanted)?;
+        optimizer.set_updates(self.state.step - self.state.guard.skipped.min(self.state.step));
         Ok(())
     }
 }

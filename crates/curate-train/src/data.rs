@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use curate_shards::{BatchPlan, Row, ShardSet, Split, View};
+use curate_shards::{BatchPlan, Row, Run, ShardSet, Split, View};
 
-use crate::config::DataOptions;
+use crate::config::{DataOptions, DocMask};
 use crate::model::IGNORE;
 use crate::{Error, Result};
 
@@ -29,6 +29,11 @@ pub struct Batch {
     pub inputs: Vec<i64>,
     /// The token after each, or [`IGNORE`]: [B, T].
     pub targets: Vec<i64>,
+    /// The rows' numbers in their view, where they come from one.
+    pub row_numbers: Vec<u64>,
+    /// First input of each document that sees itself alone, for every row, ascending from 0; no rows at all if inputs
+    /// see all before them in their row.
+    pub starts: Vec<Vec<u32>>,
 }
 
 impl Batch {
@@ -42,6 +47,11 @@ impl Batch {
         let size = rows.max(1) * self.seq_len;
         let pieces = self.inputs.chunks(size).zip(self.targets.chunks(size));
         pieces.map(|(inputs, targets)| (inputs.len() / self.seq_len, inputs, targets))
+    }
+
+    /// The part of [`starts`](Self::starts) that belongs to these rows.
+    pub fn starts_of(&self, first_row: usize, rows: usize) -> &[Vec<u32>] {
+        if self.starts.is_empty() { &[] } else { &self.starts[first_row..first_row + rows] }
     }
 }
 
@@ -80,10 +90,10 @@ impl Loader {
         }
         let (sender, receiver) = sync_channel(READ_AHEAD);
         let (used_sender, used) = channel();
-        let (shards, split) = (Arc::clone(shards), options.split.clone());
+        let (shards, split, mask) = (Arc::clone(shards), options.split.clone(), options.doc_mask);
         let read = move || {
             let mut reader = match shards.split(&split) {
-                Ok(split) => Reader::new(&view, split, &plan, rows),
+                Ok(split) => Reader::new(&view, split, &plan, rows, mask),
                 Err(error) => return drop(sender.send(Err(error.into()))),
             };
             for step in first..end {
@@ -139,16 +149,23 @@ struct Reader<'a> {
     plan: &'a BatchPlan,
     /// The own rows of each step.
     rows: Range<u32>,
+    mask: DocMask,
     numbers: Vec<u64>,
     row: Row,
     disk: Disk,
 }
 
 impl<'a> Reader<'a> {
-    fn new(view: &'a View, split: &'a Split, plan: &'a BatchPlan, rows: Range<u32>) -> Reader<'a> {
+    fn new(
+        view: &'a View,
+        split: &'a Split,
+        plan: &'a BatchPlan,
+        rows: Range<u32>,
+        mask: DocMask,
+    ) -> Reader<'a> {
         split.expect_random_reads();
         let (row, disk) = (Row::new(view.seq_len()), Disk::default());
-        Reader { view, split, plan, rows, numbers: Vec::new(), row, disk }
+        Reader { view, split, plan, rows, mask, numbers: Vec::new(), row, disk }
     }
 
     /// The numbers of the own rows of a step.
@@ -163,10 +180,12 @@ impl<'a> Reader<'a> {
             let mut ahead = self.numbers_of(step + READ_AHEAD as u64);
             ahead.try_for_each(|number| self.view.will_need(self.split, number))?;
         }
-        let seq_len = self.view.seq_len() as usize;
+        let (seq_len, mask) = (self.view.seq_len() as usize, self.mask);
         (batch.rows, batch.seq_len) = (self.rows.len(), seq_len);
         batch.inputs.clear();
         batch.targets.clear();
+        batch.row_numbers.clear();
+        batch.starts.clear();
         batch.inputs.reserve_exact(self.rows.len() * seq_len);
         batch.targets.reserve_exact(self.rows.len() * seq_len);
         self.numbers.clear();
@@ -177,17 +196,37 @@ impl<'a> Reader<'a> {
             batch.targets.extend_from_slice(&row.tokens[1..]);
             let targets = &mut batch.targets[start..];
             targets[row.len.saturating_sub(1)..].fill(IGNORE);
-            // A run that goes on with a document, but behind another one, repeats a token that was a target before;
-            // here nothing foretells it. A new document's first token is the target of the end of the one before.
-            for (run, &at) in self.view.runs(number)?.zip(&row.document_starts).skip(1) {
-                if run.offset > 0 {
-                    targets[at as usize - 1] = IGNORE;
+            let mut starts = vec![0];
+            let (mut document_ended, runs) = (false, self.view.runs(number)?.zip(&row.document_starts));
+            for (i, (run, &at)) in runs.enumerate() {
+                if i > 0 {
+                    // A run that goes on with a document, but behind another one, repeats a token that was a target
+                    // before; here nothing foretells it. A new document's first token is the target of the end of the one
+                    // before, which thereby belongs to the new document as well, as the id that evaluation puts before each.
+                    let is_foretold = run.offset == 0 && mask != DocMask::Loss;
+                    let shares_the_end = is_foretold && document_ended;
+                    if !is_foretold || (mask == DocMask::Attention && !document_ended) {
+                        targets[at as usize - 1] = IGNORE;
+                    }
+                    starts.push(if shares_the_end { at - 1 } else { at });
                 }
+                document_ended = mask == DocMask::Attention && reaches_the_end(self.split, run)?;
             }
+            if mask == DocMask::Attention {
+                starts.dedup(); // of a document only its end may be in the row
+                starts.retain(|&start| (start as usize) < seq_len);
+                batch.starts.push(starts);
+            }
+            batch.row_numbers.push(number);
             Ok::<_, Error>(())
         })?;
         Ok(batch)
     }
+}
+
+fn reaches_the_end(split: &Split, run: Run) -> Result<bool> {
+    let length = split.try_document(run.document)?.tokens.len() as u64;
+    Ok(u64::from(run.offset) + u64::from(run.length) == length)
 }
 
 /// Whether the rows come from a disk, seen by what this thread waited for.

@@ -6,14 +6,14 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
-use crate::Result;
 use crate::config::TrainOptions;
 use crate::cuda::{self, FusedCuda};
 use crate::data::Batch;
 use crate::fused::Fused;
 use crate::model::Model;
 use crate::optim::{self, AdamW};
-use crate::train::loss_and_gradients;
+use crate::train::loss_and_gradients_by;
+use crate::{Error, Result};
 
 /// Which engine a run uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,8 +47,19 @@ pub trait Engine: std::fmt::Debug {
         optim::global_norm(&self.gradients())
     }
 
-    /// Updates the weights with these gradients times `scale`.
+    /// Updates the weights with these gradients times `scale`, but for those whose moments are empty.
     fn step(&mut self, model: &Model, adamw: &mut AdamW, lr: f64, scale: f64) -> Result<()>;
+
+    /// Takes over the weights of these parameters, given by their places, after another optimiser has changed them.
+    fn refresh(&mut self, parameters: &[usize]) -> Result<()> {
+        let _ = parameters;
+        Err(Error::option("--optimizer", "this engine has AdamW only; use --engine reference"))
+    }
+
+    /// Whether the engine heeds [`Batch::starts`].
+    fn masks_documents(&self) -> bool {
+        false
+    }
 }
 
 /// Makes the engine of a run for its model, whose weights are in place.
@@ -68,7 +79,7 @@ pub fn of_run(options: &TrainOptions, model: &Model) -> Result<Box<dyn Engine>> 
 /// Makes an engine for a model whose weights are in place.
 pub fn new(kind: EngineKind, model: &Model, recompute: bool) -> Result<Box<dyn Engine>> {
     Ok(match kind {
-        EngineKind::Reference => Box::new(Reference::default()),
+        EngineKind::Reference => Box::new(Reference { gradients: Vec::new(), recompute }),
         EngineKind::Fused => Box::new(Fused::new(model, recompute)?),
     })
 }
@@ -77,12 +88,13 @@ pub fn new(kind: EngineKind, model: &Model, recompute: bool) -> Result<Box<dyn E
 #[derive(Debug, Default)]
 pub struct Reference {
     gradients: Vec<Tensor>,
+    recompute: bool,
 }
 
 impl Engine for Reference {
     fn loss(&mut self, model: &Model, batch: &Batch, micro_batch: u32) -> Result<f64> {
         self.gradients.clear();
-        let (loss, gradients) = loss_and_gradients(model, batch, micro_batch)?;
+        let (loss, gradients) = loss_and_gradients_by(model, batch, micro_batch, self.recompute)?;
         self.gradients = gradients;
         Ok(loss.f_double_value(&[])?) // waits for the device
     }
@@ -94,6 +106,14 @@ impl Engine for Reference {
     fn step(&mut self, model: &Model, adamw: &mut AdamW, lr: f64, scale: f64) -> Result<()> {
         optim::scale(&mut self.gradients, scale)?;
         adamw.step(model.parameters(), &self.gradients, lr)
+    }
+
+    fn refresh(&mut self, _: &[usize]) -> Result<()> {
+        Ok(()) // the model's weights are the only ones
+    }
+
+    fn masks_documents(&self) -> bool {
+        true
     }
 }
 
@@ -108,5 +128,13 @@ impl Engine for Fused {
 
     fn step(&mut self, _: &Model, adamw: &mut AdamW, lr: f64, scale: f64) -> Result<()> {
         Fused::step(self, adamw, lr, scale)
+    }
+
+    fn refresh(&mut self, parameters: &[usize]) -> Result<()> {
+        Fused::refresh(self, parameters)
+    }
+
+    fn masks_documents(&self) -> bool {
+        true
     }
 }

@@ -36,6 +36,9 @@ pub enum Error {
     /// An option's value cannot be used.
     #[error("{flag}: {problem}")]
     Option { flag: &'static str, problem: String },
+    /// A settings file says what cannot be.
+    #[error("{path}:{line}: {problem}", path = .path.display())]
+    Settings { path: PathBuf, line: usize, problem: String },
     /// The device that was asked for cannot be used.
     #[error("device {device} cannot be used: {problem}")]
     Device { device: String, problem: String },
@@ -55,8 +58,11 @@ pub enum Error {
     #[error("{path}: damaged checkpoint: {problem}", path = .path.display())]
     Damaged { path: PathBuf, problem: String },
     /// The loss or the gradient is not a finite number.
-    #[error("{quantity} is {value} at step {step}; the model was not updated")]
-    NotFinite { quantity: &'static str, value: f64, step: u64 },
+    #[error("the {quantity} is no finite number at step {step}; the model was not updated")]
+    NotFinite { quantity: String, step: u64 },
+    /// One update after the other was not made.
+    #[error("{in_a_row} updates in a row were not made, the last at step {step}: {cause}")]
+    Spikes { step: u64, in_a_row: u32, cause: String },
     /// The model gives what is no finite number.
     #[error("{quantity} is {value}")]
     NotFiniteModel { quantity: &'static str, value: f64 },
@@ -111,8 +117,11 @@ impl Error {
                 Some("remove that checkpoint's directory; the one before it is then used".into())
             }
             Error::NotFinite { .. } => {
-                Some("a smaller --lr, a longer --warmup or --dtype fp32 may help; the last checkpoint is intact".into())
+                Some("a smaller --lr, a longer --warmup or --dtype fp32 may help, and --spike-sigma skips a bad batch; the last checkpoint is intact".into())
             }
+            Error::Spikes { .. } => Some(
+                "the model is broken rather than the data: go on from an earlier checkpoint, or take a smaller --lr".into(),
+            ),
             Error::NotFiniteModel { .. } => Some("the checkpoint's weights are not usable: try an earlier one".into()),
             Error::Foreign { .. } => Some(
                 "gpt2, llama and qwen3 models as safetensors, and llama models as GGUF in F32, F16, Q4_0, Q4_1 or Q8_0 are read".into(),

@@ -15,6 +15,7 @@ use curate_shim::linear;
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
+use crate::attention::{self, Attended};
 use crate::config::{self, ModelConfig};
 use crate::data::Batch;
 use crate::kernels::{
@@ -84,6 +85,8 @@ pub struct Fused {
     recompute: bool,
     /// Whether the gradient buffers hold nothing of the present step.
     fresh: bool,
+    /// Where the documents of the present micro-batch begin, if each sees itself alone ([`Batch::starts`]).
+    starts: Vec<Vec<u32>>,
 }
 
 /// A parameter and what belongs to it.
@@ -208,6 +211,7 @@ impl Fused {
             zeros: vec![0.0; 2 * model.config().mlp_hidden as usize],
             recompute,
             fresh: true,
+            starts: Vec::new(),
         })
     }
 
@@ -223,8 +227,10 @@ impl Fused {
         let _no_grad = tch::no_grad_guard();
         self.fresh = true;
         let inverse = 1.0 / batch.num_targets().max(1) as f64;
-        let mut nats = 0.0;
+        let (mut nats, mut first_row) = (0.0, 0);
         for (rows, inputs, targets) in batch.micro_batches(micro_batch as usize) {
+            self.starts = batch.starts_of(first_row, rows).to_vec();
+            first_row += rows;
             let size = Size { batch: rows as i64, time: batch.seq_len as i64 };
             nats += match self.kind {
                 Kind::BFloat16 => self.micro_batch::<bf16>(size, inputs, targets, inverse)?,
@@ -240,7 +246,19 @@ impl Fused {
         self.slots.iter().map(|slot| slot.grad.shallow_clone()).collect()
     }
 
-    /// One AdamW update with the gradients of the last batch times `scale`.
+    /// Takes over the weights of these parameters after something else has changed them.
+    pub fn refresh(&mut self, parameters: &[usize]) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        for &parameter in parameters {
+            let Slot { weight, shadow, .. } = &mut self.slots[parameter];
+            if let Some(shadow) = shadow {
+                shadow.f_copy_(weight)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One AdamW update with the gradients of the last batch times `scale`, of the parameters that have moments.
     pub fn step(&mut self, adamw: &mut AdamW, lr: f64, scale: f64) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         let (numbers, moments) = adamw.begin_update(lr, scale);
@@ -255,6 +273,9 @@ impl Fused {
         let mut work = Vec::new();
         let mut elements = 0;
         for (slot, Moments { first, second }) in self.slots.iter_mut().zip(moments) {
+            if first.numel() == 0 {
+                continue; // another optimiser's
+            }
             let Slot { weight, shadow, grad, decays } = slot;
             elements += weight.numel();
             let mut halves = shadow.as_mut().map(|shadow| elements_mut(shadow).chunks_mut(PIECE));
@@ -318,15 +339,28 @@ impl Fused {
         let c = self.config.channels as usize;
         let embedding = floats(&self.slots[self.names.embedding].weight);
         let position = self.names.position.map(|slot| floats(&self.slots[slot].weight));
+        let places = self.places(size);
         for (i, (row, &token)) in floats_mut(&mut out).chunks_exact_mut(c).zip(inputs).enumerate() {
             let token = self.row_of(token)?;
             row.copy_from_slice(&embedding[token * c..][..c]);
             if let Some(position) = position {
-                let at = i % size.time as usize * c;
+                let at = places[i] * c;
                 row.iter_mut().zip(&position[at..][..c]).for_each(|(x, p)| *x += p);
             }
         }
         Ok(out)
+    }
+
+    /// The position of each token of a micro-batch.
+    fn places(&self, size: Size) -> Vec<usize> {
+        let time = size.time as usize;
+        let mut places: Vec<usize> = (0..size.batch as usize * time).map(|i| i % time).collect();
+        for (row, starts) in places.chunks_exact_mut(time).zip(&self.starts) {
+            for &start in starts {
+                row[start as usize..].iter_mut().enumerate().for_each(|(place, at)| *at = place);
+            }
+        }
+        places
     }
 
     /// A token id as a row of the embedding.
@@ -352,12 +386,14 @@ impl Fused {
             grad[token as usize * c..][..c].iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
         }
         if let Some(position) = names.position {
+            let places = self.places(size);
             let slot = &mut self.slots[position].grad;
             if fresh {
                 let _ = slot.f_zero_()?;
             }
-            for rows in rows.chunks_exact(size.time as usize * c) {
-                floats_mut(slot).iter_mut().zip(rows).for_each(|(sum, x)| *sum += x);
+            let grad = floats_mut(slot);
+            for (row, &place) in rows.chunks_exact(c).zip(&places) {
+                grad[place * c..][..c].iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
             }
         }
         Ok(())
@@ -574,15 +610,8 @@ impl Fused {
         }
         let (q, k, v, q_norm) = self.heads(block, size, &qkv)?;
         drop(qkv);
-        let (attended, log_sum_exp) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu(
-            &q,
-            &self.spread(&k)?,
-            &self.spread(&v)?,
-            0.0,
-            true,
-            None::<Tensor>,
-            None,
-        )?; // [B, H, T, D]
+        let (attended, log_sum_exp) =
+            attention::forward(&q, &self.spread(&k)?, &self.spread(&v)?, &self.starts)?; // [B, H, T, D]
         let y = attended.f_transpose(1, 2)?.f_reshape([size.batch * size.time, -1])?;
         let addend = Some(Addend { y: self.linear(block.out, &y)?, bias: block.out.bias });
         let stream = Stream { x: norm1.input.shallow_clone(), addend };
@@ -620,17 +649,16 @@ impl Fused {
         drop((y, dy));
         let (heads, d) = (i64::from(self.config.heads), i64::from(self.config.head_size()));
         let d_attended = d_y.f_view([size.batch, size.time, heads, d])?.f_transpose(1, 2)?;
-        let (dq, dk, dv) = Tensor::f_internal_scaled_dot_product_flash_attention_for_cpu_backward(
+        let [dq, dk, dv] = attention::backward(
             &d_attended,
-            &q,
-            &self.spread(&k)?,
-            &self.spread(&v)?,
-            &attended,
-            &log_sum_exp,
-            0.0,
-            true,
-            None::<Tensor>,
-            None,
+            &Attended {
+                q: &q,
+                k: &self.spread(&k)?,
+                v: &self.spread(&v)?,
+                out: &attended,
+                log_sum_exp: &log_sum_exp,
+                starts: &self.starts,
+            },
         )?;
         drop((q, k, v, attended, d_attended, d_y));
         let dqkv = self.heads_backward(block, size, q_norm, [dq, self.gather(&dk)?, self.gather(&dv)?])?;

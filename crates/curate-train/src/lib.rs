@@ -1,7 +1,7 @@
 //! Model, training loop, evaluation and generation: with its shim the only crate that links libtorch.
 //!
 //! ```text
-//! ShardSet ─ BatchPlan(seed, step) ─▶ Batch [B, T] ─▶ Model ─▶ loss ─▶ gradients ─▶ clip ─▶ AdamW ─▶ checkpoint
+//! ShardSet ─ BatchPlan(seed, step) ─▶ Batch [B, T] ─▶ Model ─▶ loss ─▶ gradients ─▶ clip ─▶ AdamW, Muon ─▶ checkpoint
 //!     └ documents ─▶ windows ─▶ Model ─▶ nats per token, perplexity, bits per byte
 //! token ids of documents ─▶ windows ─▶ Model ─▶ mean of the final hidden state
 //! ```
@@ -12,8 +12,10 @@
 //! All tensor work happens on the thread that calls, and another thread hands over plain token buffers; only [`embed`] has
 //! several threads, each with a share of the model.
 
+mod attention;
 pub mod checkpoint;
 pub mod config;
+pub mod curve;
 pub mod data;
 pub mod device;
 pub mod distributed;
@@ -25,16 +27,23 @@ pub mod fused;
 pub mod cuda;
 pub mod generate;
 pub mod gguf;
+pub mod guard;
 pub mod hf;
 mod kernels;
+mod log;
 pub mod memory;
+pub mod metrics;
 pub mod model;
+pub mod muon;
 pub mod npy;
 pub mod optim;
+mod recompute;
 pub mod rng;
 pub mod saver;
 pub mod scaling;
 pub mod schedule;
+pub mod settings;
+pub mod tensorboard;
 pub mod train;
 
 pub use error::{Error, Result};

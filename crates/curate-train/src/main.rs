@@ -38,7 +38,11 @@ enum Command {
 
 fn main() -> ExitCode {
     curate_train::memory::keep();
-    let cli = Cli::parse();
+    let args = match commands::settings_file::expand(std::env::args_os().collect()) {
+        Ok(args) => args,
+        Err(error) => return output::report(&error).into(),
+    };
+    let cli = Cli::parse_from(args);
     let outcome = match cli.command {
         Command::Train(args) => commands::train::run(&args),
         Command::Eval(args) => commands::eval::run(&args),

@@ -13,6 +13,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::Result;
 use crate::config::{Dtype, Mlp, ModelConfig, Norm, Position};
+use crate::data::Batch;
 use crate::rng::Rng;
 
 /// Standard deviation of initial weights (GPT-2).
@@ -99,6 +100,49 @@ pub struct KvCache {
     len: i64,
     /// Tokens of each text, where texts of a batch have their own lengths.
     rows: Option<Vec<i64>>,
+}
+
+/// Rows that hold several documents, of which each sees itself alone.
+#[derive(Debug)]
+pub struct Segments {
+    /// Place of each token in its document: [B, T].
+    places: Tensor,
+    /// Which tokens each token sees: [B, 1, T, T].
+    mask: Tensor,
+}
+
+impl Segments {
+    /// Documents that begin at `starts` of each row, ascending from 0, in rows of `seq_len` tokens.
+    pub fn new(starts: &[Vec<u32>], seq_len: usize, device: Device) -> Result<Segments> {
+        let mut firsts = Vec::with_capacity(starts.len() * seq_len);
+        for starts in starts {
+            let row = firsts.len();
+            firsts.resize(row + seq_len, 0i64);
+            for &start in starts {
+                firsts[row + start as usize..].fill(i64::from(start));
+            }
+        }
+        let firsts = Tensor::f_from_slice(&firsts)?.f_view([starts.len() as i64, -1])?;
+        let all = Tensor::f_arange(seq_len as i64, (Kind::Int64, Device::Cpu))?;
+        let same = firsts.f_unsqueeze(2)?.f_eq_tensor(&firsts.f_unsqueeze(1)?)?; // [B, T, T]
+        let causal = all.f_unsqueeze(0)?.f_le_tensor(&all.f_unsqueeze(1)?)?; // [T, T]
+        Ok(Segments {
+            places: all.f_sub(&firsts)?.f_to_device(device)?,
+            mask: same.f_logical_and(&causal)?.f_unsqueeze(1)?.f_to_device(device)?,
+        })
+    }
+
+    /// Those of some rows of a batch, if its documents see themselves alone.
+    pub fn of(batch: &Batch, first_row: usize, rows: usize, device: Device) -> Result<Option<Segments>> {
+        let starts = batch.starts_of(first_row, rows);
+        if starts.is_empty() { Ok(None) } else { Segments::new(starts, batch.seq_len, device).map(Some) }
+    }
+}
+
+/// What the blocks of one forward pass share.
+pub(crate) struct BlockContext {
+    rotation: Option<Rotation>,
+    mask: Option<Tensor>,
 }
 
 impl KvCache {
@@ -242,15 +286,40 @@ impl Model {
     ///
     /// **Shapes**: `tokens` and `targets` [B, T] → a scalar in fp32.
     pub fn loss_sum(&self, tokens: &Tensor, targets: &Tensor) -> Result<Tensor> {
-        let logits = self.logits(tokens)?;
-        cross_entropy(&logits, targets, Reduction::Sum)
+        self.loss_sum_in(tokens, targets, None)
+    }
+
+    /// As [`loss_sum`](Self::loss_sum), of rows that may hold documents apart.
+    pub fn loss_sum_in(
+        &self,
+        tokens: &Tensor,
+        targets: &Tensor,
+        segments: Option<&Segments>,
+    ) -> Result<Tensor> {
+        cross_entropy(&self.head(&self.hidden_in(tokens, segments)?)?, targets, Reduction::Sum)
+    }
+
+    /// The sum of the losses from the residual stream after all blocks: [B, T, C] → a scalar in fp32.
+    pub(crate) fn loss_sum_of(&self, x: &Tensor, targets: &Tensor) -> Result<Tensor> {
+        cross_entropy(&self.head(&self.normed(&self.norm, x)?)?, targets, Reduction::Sum)
     }
 
     /// Cross-entropy of every target in nats, 0 where it is [`IGNORE`].
     ///
     /// **Shapes**: `tokens` and `targets` [B, T] → [B × T] in fp32.
     pub fn token_losses(&self, tokens: &Tensor, targets: &Tensor) -> Result<Tensor> {
-        cross_entropy(&self.logits(tokens)?, targets, Reduction::None)
+        self.token_losses_in(tokens, targets, None)
+    }
+
+    /// As [`token_losses`](Self::token_losses), of rows that may hold documents apart.
+    pub fn token_losses_in(
+        &self,
+        tokens: &Tensor,
+        targets: &Tensor,
+        segments: Option<&Segments>,
+    ) -> Result<Tensor> {
+        let hidden = self.hidden_in(tokens, segments)?;
+        cross_entropy(&self.head(&hidden)?, targets, Reduction::None)
     }
 
     /// An empty cache for `batch` texts of at most the model's context.
@@ -306,15 +375,73 @@ impl Model {
         Ok(self.head(&hidden)?.f_squeeze_dim(1)?)
     }
 
-    /// The residual stream after all blocks and the last norm: [B, T, C].
-    fn hidden(&self, tokens: &Tensor, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
+    /// The first residual stream: [B, T] → [B, T, C].
+    pub(crate) fn embed(&self, tokens: &Tensor, segments: Option<&Segments>) -> Result<Tensor> {
         let (_, time) = tokens.size2()?;
-        let start = cache.as_ref().map_or(0, |cache| cache.len);
-        let rows = cache
-            .as_ref()
-            .and_then(|cache| cache.rows.as_ref())
-            .map(|rows| Rows::new(rows, self))
-            .transpose()?;
+        let mut x = Tensor::f_embedding(&self.embedding, tokens, -1, false, false)?; // [B, T, C]
+        if let Some(position) = &self.position {
+            x = x.f_add(&match segments {
+                Some(segments) => Tensor::f_embedding(position, &segments.places, -1, false, false)?,
+                None => position.f_narrow(0, 0, time)?,
+            })?;
+        }
+        Ok(x.f_to_kind(self.kind)?)
+    }
+
+    /// What the blocks need besides their input, for rows of these tokens.
+    pub(crate) fn block_context(&self, tokens: &Tensor, segments: Option<&Segments>) -> Result<BlockContext> {
+        let (_, time) = tokens.size2()?;
+        let rotation = match (&self.rotation, segments) {
+            (None, _) => None,
+            (Some(rotation), None) => Some(rotation.narrow(0, time, self.kind)?),
+            (Some(rotation), Some(segments)) => Some(rotation.of_places(&segments.places, self.kind)?),
+        };
+        Ok(BlockContext { rotation, mask: segments.map(|segments| segments.mask.shallow_clone()) })
+    }
+
+    /// One block: [B, T, C] → the same.
+    pub(crate) fn block(&self, layer: usize, x: &Tensor, context: &BlockContext) -> Result<Tensor> {
+        let block = &self.blocks[layer];
+        let h = self.normed(&block.norm1, x)?;
+        let BlockContext { rotation, mask } = context;
+        let x = x.f_add(&block.attention.forward(
+            &h,
+            &self.config,
+            rotation.as_ref(),
+            mask.as_ref(),
+            None,
+        )?)?;
+        let h = self.normed(&block.norm2, &x)?;
+        Ok(x.f_add(&block.mlp.forward(&h, self.config.mlp)?)?)
+    }
+
+    /// Name of the output matrix.
+    pub(crate) fn head_name(&self) -> &'static str {
+        if self.head.is_some() { "head.weight" } else { "embedding.weight" }
+    }
+
+    fn hidden(&self, tokens: &Tensor, cache: Option<&mut KvCache>) -> Result<Tensor> {
+        match cache {
+            None => self.hidden_in(tokens, None),
+            Some(cache) => self.hidden_after(tokens, cache),
+        }
+    }
+
+    /// The residual stream after all blocks and the last norm: [B, T, C].
+    fn hidden_in(&self, tokens: &Tensor, segments: Option<&Segments>) -> Result<Tensor> {
+        let context = self.block_context(tokens, segments)?;
+        let mut x = self.embed(tokens, segments)?;
+        for layer in 0..self.blocks.len() {
+            x = self.block(layer, &x, &context)?;
+        }
+        self.normed(&self.norm, &x)
+    }
+
+    /// The same for tokens that follow those in a cache.
+    fn hidden_after(&self, tokens: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        let (_, time) = tokens.size2()?;
+        let start = cache.len;
+        let rows = cache.rows.as_ref().map(|rows| Rows::new(rows, self)).transpose()?;
         let mut x = Tensor::f_embedding(&self.embedding, tokens, -1, false, false)?; // [B, T, C]
         if let Some(position) = &self.position {
             x = x.f_add(&match &rows {
@@ -331,16 +458,13 @@ impl Model {
             None => None,
         };
         for (layer, block) in self.blocks.iter().enumerate() {
-            let past = cache.as_mut().map(|cache| Past {
-                start,
-                pair: &mut cache.layers[layer],
-                rows: rows.as_ref(),
-            });
+            let past = Past { start, pair: &mut cache.layers[layer], rows: rows.as_ref() };
             let attended = block.attention.forward(
                 &self.normed(&block.norm1, &x)?,
                 &self.config,
                 rotation.as_ref(),
-                past,
+                None,
+                Some(past),
             )?;
             x = x.f_add(&attended)?;
             x = x.f_add(&block.mlp.forward(&self.normed(&block.norm2, &x)?, self.config.mlp)?)?;
@@ -457,6 +581,7 @@ impl Attention {
         x: &Tensor,
         config: &ModelConfig,
         rotation: Option<&Rotation>,
+        mask: Option<&Tensor>,
         past: Option<Past<'_>>,
     ) -> Result<Tensor> {
         let (batch, time, _) = x.size3()?;
@@ -478,8 +603,8 @@ impl Attention {
             k = rotation.apply(&k)?;
         }
         // With a cache a single new token may see everything; otherwise queries and keys begin together.
-        let mut causal = true;
-        let mut mask = None;
+        let mut causal = mask.is_none();
+        let mut mask = mask.map(Tensor::shallow_clone);
         if let Some(past) = past {
             mask = past.rows.map(|rows| rows.mask.shallow_clone());
             causal = past.start == 0 && mask.is_none();
@@ -555,6 +680,15 @@ impl Rotation {
         Ok(Rotation { cos: part(&self.cos)?, sin: part(&self.sin)? })
     }
 
+    /// The angles of each token of several rows, given their places [B, T]: [B, 1, T, D / 2].
+    fn of_places(&self, places: &Tensor, kind: Kind) -> Result<Rotation> {
+        let part = |table: &Tensor| {
+            let angles = Tensor::f_embedding(table, places, -1, false, false)?; // [B, T, D / 2]
+            Ok::<_, crate::Error>(angles.f_unsqueeze(1)?.f_to_kind(kind)?)
+        };
+        Ok(Rotation { cos: part(&self.cos)?, sin: part(&self.sin)? })
+    }
+
     /// Rotates the pairs (i, i + D / 2) of each head, as in transformers: [B, H, T, D] → [B, H, T, D].
     fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let halves = x.f_chunk(2, -1)?;
@@ -620,12 +754,26 @@ impl Initializer {
     }
 
     fn add(&mut self, name: &str, shape: &[i64], values: &[f32]) -> Result<Tensor> {
-        debug_assert!(self.parameters.iter().all(|p| p.name != name), "two parameters are called {name}");
+        // tch's VarStore would call the second one `NAME__1` and load the first one's values into neither or both.
+        assert!(self.parameters.iter().all(|p| p.name != name), "two parameters are called {name}");
         let tensor = Tensor::f_from_slice(values)?.f_reshape(shape)?.f_to_device(self.device)?;
         let tensor = tensor.f_set_requires_grad(true)?;
         let decays = shape.len() >= 2;
         // A shallow clone is another handle on the same tensor, not a copy of its values.
         self.parameters.push(Parameter { name: name.to_owned(), tensor: tensor.shallow_clone(), decays });
         Ok(tensor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "two parameters are called w")]
+    fn a_name_is_given_once() {
+        let mut init = Initializer { seed: None, device: Device::Cpu, parameters: Vec::new() };
+        let _first = init.ones("w", 3).unwrap();
+        let _second = init.ones("w", 3);
     }
 }

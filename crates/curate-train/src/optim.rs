@@ -40,6 +40,13 @@ pub struct Moments {
     pub second: Tensor,
 }
 
+impl Moments {
+    /// Whether the parameter is another optimiser's.
+    pub fn are_empty(&self) -> bool {
+        self.first.numel() == 0
+    }
+}
+
 /// AdamW (Loshchilov, Hutter 2019).
 ///
 /// For update `t` = 1, 2, …, learning rate `η` and gradient `g`, element by element:
@@ -58,9 +65,23 @@ pub struct AdamW {
 impl AdamW {
     /// An optimiser that has made no update.
     pub fn new(options: AdamWOptions, parameters: &[Parameter]) -> Result<AdamW> {
+        AdamW::of(options, parameters, |_| true)
+    }
+
+    /// An optimiser of those parameters for which `is_own`; the others have empty moments and are left as they are.
+    pub fn of(
+        options: AdamWOptions,
+        parameters: &[Parameter],
+        is_own: impl Fn(&Parameter) -> bool,
+    ) -> Result<AdamW> {
         let _no_grad = tch::no_grad_guard();
-        let zeros =
-            |p: &Parameter| Ok(Moments { first: p.tensor.f_zeros_like()?, second: p.tensor.f_zeros_like()? });
+        let zeros = |p: &Parameter| {
+            let moment = || match is_own(p) {
+                true => p.tensor.f_zeros_like(),
+                false => Tensor::f_zeros([0], (Kind::Float, p.tensor.device())),
+            };
+            Ok(Moments { first: moment()?, second: moment()? })
+        };
         let moments = parameters.iter().map(zeros).collect::<Result<_>>()?;
         Ok(AdamW { options, moments, updates: 0 })
     }
@@ -110,6 +131,9 @@ impl AdamW {
         let bias1 = 1.0 - self.options.beta1.powf(t);
         let bias2 = 1.0 - self.options.beta2.powf(t);
         for ((parameter, gradient), moments) in parameters.iter().zip(gradients).zip(&mut self.moments) {
+            if moments.are_empty() {
+                continue;
+            }
             let decay = if parameter.decays { 1.0 - lr * self.options.weight_decay } else { 1.0 };
             let update = Update { options: &self.options, rate: lr / bias1, root_bias2: bias2.sqrt(), decay };
             update.apply(&parameter.tensor, gradient, moments)?;

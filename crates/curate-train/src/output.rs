@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use curate_train::Error;
 use curate_train::eval::{Evaluation, Score};
-use curate_train::train::{EvalRecord, Monitor, StepRecord};
+use curate_train::metrics::Speed;
+use curate_train::train::{EvalRecord, Monitor, SampleRecord, SkipRecord, StepRecord};
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,7 @@ pub(crate) fn report(error: &Error) -> Exit {
     }
     match error {
         Error::NotFinite { .. }
+        | Error::Spikes { .. }
         | Error::NotFiniteModel { .. }
         | Error::NothingThere { .. }
         | Error::TokenOutOfRange { .. } => Exit::Data,
@@ -180,6 +182,27 @@ pub(crate) fn evaluation(evaluation: &Evaluation) {
     table(&rows);
 }
 
+/// Prints how fast a call was.
+pub(crate) fn speed(speed: &Speed) {
+    let share = match (&speed.peak, speed.mfu) {
+        (Some(peak), Some(mfu)) => {
+            format!(", {:.1} % of {} TFLOP/s ({})", 100.0 * mfu, peak.tflops, peak.source)
+        }
+        _ => String::new(),
+    };
+    line(&format!(
+        "speed: {} tokens/s over {} steps after {} of warm-up, {:.4} TFLOP/s ({}){share}; {:.2} % of it waiting for \
+         data; {} MB of memory at most",
+        thousands(speed.tokens_per_s.round() as u64),
+        thousands(speed.steps),
+        speed.warm_up_steps,
+        speed.teraflop_per_s,
+        speed.formula,
+        100.0 * speed.data_wait_share,
+        thousands(speed.peak_memory_bytes / 1_000_000),
+    ));
+}
+
 fn score_header() -> &'static str {
     "nats/token  perplexity  bits/byte  (without ends)        tokens  documents"
 }
@@ -245,8 +268,9 @@ impl Monitor for Console {
     fn step(&mut self, record: &StepRecord) {
         let left = self.smoothed_step(record) * self.steps.saturating_sub(record.step) as f64;
         let eta = if left.is_finite() { format!("  {} left", duration(left)) } else { String::new() };
+        let mfu = record.mfu.map_or(String::new(), |mfu| format!("  MFU {:.1} %", 100.0 * mfu));
         let text = format!(
-            "step {:>5}/{}  loss {:.4} nats  grad norm {:.3}  lr {:.2e}  {:>7} tokens/s{eta}",
+            "step {:>5}/{}  loss {:.4} nats  grad norm {:.3}  lr {:.2e}  {:>7} tokens/s{mfu}{eta}",
             record.step,
             self.steps,
             record.loss_nats,
@@ -283,6 +307,24 @@ impl Monitor for Console {
             self.show_live(&format!("evaluating {} of {} tokens", thousands(done), thousands(total)));
         }
     }
+
+    fn skipped(&mut self, record: &SkipRecord) {
+        /// The log has more.
+        const SHOWN: usize = 3;
+        self.show_live("");
+        warn(&format!("step {}: update skipped: {}", record.step, record.cause));
+        for suspect in record.documents.iter().take(SHOWN) {
+            line(&format!("  {suspect}"));
+        }
+        let rest = record.documents_in_batch.saturating_sub(SHOWN as u64);
+        if rest > 0 {
+            line(&format!("  and {rest} more documents in the batch; log.jsonl has the worst"));
+        }
+    }
+
+    fn sampled(&mut self, record: &SampleRecord) {
+        self.print(&format!("step {:>5}/{}  sample: {:?}", record.step, self.steps, record.text));
+    }
 }
 
 #[cfg(test)]
@@ -304,7 +346,7 @@ mod tests {
     #[test]
     fn exit_codes_separate_data_from_everything_else() {
         let check = |error: Error, expected| assert_eq!(report(&error), expected);
-        check(Error::NotFinite { quantity: "the loss", value: f64::NAN, step: 3 }, Exit::Data);
+        check(Error::NotFinite { quantity: "loss".into(), step: 3 }, Exit::Data);
         check(Error::NoCheckpoint { run: "run".into() }, Exit::CouldNotRun);
         check(Error::Interrupted, Exit::Interrupted);
         let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);

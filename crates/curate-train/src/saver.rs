@@ -15,6 +15,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::{self, Part, State};
 use crate::model::Model;
+use crate::muon::Muon;
 use crate::optim::AdamW;
 use crate::{Error, Result};
 
@@ -38,9 +39,15 @@ impl Saver {
     ///
     /// # Errors
     /// What the checkpoint before failed with, or what the copy does.
-    pub fn start(&mut self, state: State, model: &Model, optimizer: &AdamW) -> Result<()> {
+    pub fn start(
+        &mut self,
+        state: State,
+        model: &Model,
+        optimizer: &AdamW,
+        muon: Option<&Muon>,
+    ) -> Result<()> {
         self.finish()?;
-        copy(&mut self.copies, checkpoint::parts(model, Some(optimizer)))?;
+        copy(&mut self.copies, checkpoint::parts(model, Some((optimizer, muon))))?;
         let (run, keep_last, copies) = (self.run.clone(), self.keep_last, std::mem::take(&mut self.copies));
         let write = move || {
             let written = checkpoint::write(&run, state, &copies);

@@ -1,27 +1,32 @@
 //! The training loop, and everything it keeps between steps.
 
 use std::fs::{File, TryLockError};
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use curate_shards::ShardSet;
+use curate_shards::{ShardSet, TokenId, View, Vocabulary};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{self, Checkpoint, State};
-use crate::config::RunConfig;
+use crate::config::{DocMask, RunConfig};
 use crate::data::{Batch, Loader};
 use crate::distributed::Group;
-use crate::engine;
+use crate::engine::{self, Engine};
 use crate::eval::{EvalOptions, Evaluation, evaluate};
-use crate::model::Model;
+use crate::generate::{Generator, Sampling};
+use crate::guard::{self, Cause, Guard, Suspect};
+use crate::log::Log;
+use crate::metrics::{Meter, Peak, Speed, peak_memory_bytes};
+use crate::model::{Model, Segments};
+use crate::muon::{Muon, OptimizerKind, is_hidden_matrix};
 use crate::optim::{self, AdamW};
+use crate::rng::Rng;
 use crate::saver::Saver;
-use crate::{Error, Result};
+use crate::{Error, Result, recompute, settings};
 
 /// One line of `log.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +36,22 @@ pub enum Record {
     Step(StepRecord),
     /// An evaluation.
     Eval(EvalRecord),
+    /// An update that was not made, before the step that it belongs to.
+    Skip(SkipRecord),
+    /// A generated text.
+    Sample(SampleRecord),
+}
+
+impl Record {
+    /// Its step.
+    pub fn step(&self) -> u64 {
+        match self {
+            Record::Step(record) => record.step,
+            Record::Eval(record) => record.step,
+            Record::Skip(record) => record.step,
+            Record::Sample(record) => record.step,
+        }
+    }
 }
 
 /// One update.
@@ -58,9 +79,47 @@ pub struct StepRecord {
     #[serde(default)]
     pub save_wait_s: f64,
     /// Arithmetic done per second in units of 10^12: (6 N + 12 L C T) × tokens, with N the parameters that take part in
-    /// matrix products (PaLM's formula). Not a share of a peak, which is not known here.
+    /// matrix products (PaLM's formula).
     #[serde(default)]
     pub teraflop_per_s: f64,
+    /// Its share of the device's peak, where that is known ([`crate::metrics`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
+    /// Largest memory of the process on the host so far.
+    #[serde(default)]
+    pub peak_memory_bytes: u64,
+}
+
+/// An update that was not made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SkipRecord {
+    /// The step, which counts all the same.
+    pub step: u64,
+    /// Why.
+    #[serde(flatten)]
+    pub cause: Cause,
+    /// Documents of the batch, those that the model foretells worst first; the first of them only.
+    pub documents: Vec<Suspect>,
+    /// How many there are in all.
+    pub documents_in_batch: u64,
+}
+
+/// A generated text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampleRecord {
+    /// Updates made.
+    pub step: u64,
+    /// Prompt and what the model added; bytes that are no UTF-8 are replaced.
+    pub text: String,
+}
+
+/// The best evaluation during training.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Best {
+    /// Updates made.
+    pub step: u64,
+    /// Its loss.
+    pub nats_per_token: f64,
 }
 
 /// One evaluation.
@@ -90,6 +149,10 @@ pub trait Monitor {
     fn evaluated(&mut self, record: &EvalRecord);
     /// During an evaluation: tokens done, tokens in all.
     fn evaluating(&mut self, done: u64, total: u64);
+    /// After an update that was not made.
+    fn skipped(&mut self, _: &SkipRecord) {}
+    /// After every sample.
+    fn sampled(&mut self, _: &SampleRecord) {}
 }
 
 /// How a call of [`Trainer::train`] ended.
@@ -99,6 +162,8 @@ pub enum Ending {
     Finished(Option<Box<Evaluation>>),
     /// The step that was asked for is done.
     Stopped,
+    /// The held-out loss has not become better for as many evaluations as `patience` allows.
+    OutOfPatience(Best),
     /// The user interrupted; the state was saved.
     Interrupted,
 }
@@ -109,8 +174,15 @@ pub struct Trainer {
     run: RunConfig,
     dir: PathBuf,
     shards: Arc<ShardSet>,
+    /// What is evaluated on.
+    eval_shards: Arc<ShardSet>,
     model: Model,
     optimizer: AdamW,
+    muon: Option<Muon>,
+    guard: Guard,
+    view: View,
+    meter: Meter,
+    peak: Option<Peak>,
     step: u64,
     samples: u64,
     targets: u64,
@@ -136,6 +208,7 @@ impl Trainer {
             }
         }
         checkpoint::write_json(&dir.join("config.json"), &run)?;
+        checkpoint::write_file(&dir.join("settings.toml"), settings::to_toml(&run).as_bytes())?;
         let options = &run.options;
         let model = Model::new(&options.model, options.numerics.dtype, device, options.data.seed)?;
         Trainer::new(dir, run, shards, model, Some(lock))
@@ -181,15 +254,16 @@ impl Trainer {
     fn load(&mut self, from: Option<&Checkpoint>) -> Result<()> {
         let Some(from) = from else { return Ok(()) };
         from.load_model(&self.model)?;
-        from.load_optimizer(&self.model, &mut self.optimizer)?;
+        from.load_optimizer(&self.model, &mut self.optimizer, self.muon.as_ref())?;
         let State { step, samples, targets, seconds, .. } = from.state;
         (self.step, self.samples, self.targets, self.seconds) = (step, samples, targets, seconds);
+        self.guard = from.state.guard.clone();
         Ok(())
     }
 
     /// Joins the other processes of the run: all get the weights and moments of the first.
     pub fn join(&mut self, group: Group) -> Result<()> {
-        group.share(&self.model, &self.optimizer, self.step)?;
+        group.share(&self.model, &self.optimizer, self.muon.as_ref(), self.step)?;
         self.group = group;
         Ok(())
     }
@@ -202,13 +276,32 @@ impl Trainer {
         lock: Option<File>,
     ) -> Result<Trainer> {
         run.options.check()?;
-        let optimizer = AdamW::new(run.options.optimizer.clone(), model.parameters())?;
+        let options = &run.options;
+        let (adamw, uses_muon) = (options.optimizer.clone(), options.muon.optimizer == OptimizerKind::Muon);
+        let muon = uses_muon.then(|| Muon::new(&options.muon, adamw.weight_decay, &model)).transpose()?;
+        let optimizer = AdamW::of(adamw, model.parameters(), |p| !(uses_muon && is_hidden_matrix(p)))?;
+        let eval_shards = match &options.cadence.eval_shards {
+            None => Arc::clone(&shards),
+            Some(dir) => {
+                let other = ShardSet::open(dir)?;
+                checkpoint::check_tokenizer(&other, &run.tokenizer)?;
+                Arc::new(other)
+            }
+        };
+        let view = shards.view(&options.data.split, options.data.seq_len)?;
+        let peak = Peak::of(options.cadence.peak_tflops, model.device(), options.numerics.dtype);
         Ok(Trainer {
             run,
             dir: dir.to_owned(),
             shards,
+            eval_shards,
             model,
             optimizer,
+            muon,
+            guard: Guard::default(),
+            view,
+            meter: Meter::default(),
+            peak,
             step: 0,
             samples: 0,
             targets: 0,
@@ -234,6 +327,18 @@ impl Trainer {
         self.step
     }
 
+    /// The device's peak, if it is known.
+    pub fn peak(&self) -> Option<&Peak> {
+        self.peak.as_ref()
+    }
+
+    /// How fast the steps of this call were, if there were enough of them.
+    pub fn speed(&self) -> Option<Speed> {
+        let options = &self.run.options;
+        let flop_per_token = options.model.flop_per_token(options.data.seq_len);
+        self.meter.speed(options.tokens_per_step() as f64, flop_per_token, self.peak.clone())
+    }
+
     /// Trains to the end of the schedule, or until update `stop_after` is done, or until `interrupted` is set.
     pub fn train(
         &mut self,
@@ -248,7 +353,7 @@ impl Trainer {
         if leads {
             checkpoint::tidy(&self.dir, cadence.keep_last as usize)?;
         }
-        let mut log = if leads { Log::open(&self.dir, self.step)? } else { Log::none() };
+        let mut log = if leads { Log::open(&self.dir, self.step, &options)? } else { Log::default() };
         log.has_evaluation = self.group.any(log.has_evaluation)?;
         let place = (self.group.rank(), self.group.world_size());
         let mut loader = Loader::start_share(&self.shards, &options.data, place, self.step, end)?;
@@ -257,6 +362,9 @@ impl Trainer {
         let flop_per_step =
             options.model.flop_per_token(options.data.seq_len) * options.tokens_per_step() as f64;
         let mut engine = engine::of_run(&options, &self.model)?;
+        if options.data.doc_mask == DocMask::Attention && !engine.masks_documents() {
+            return Err(Error::option("--doc-mask", "this engine has no mask; use --engine reference"));
+        }
         let mut saved = self.step > 0; // a resumed state is on disk
 
         let out_of_time = |stop_at: Option<Instant>| stop_at.is_some_and(|at| Instant::now() >= at);
@@ -267,12 +375,24 @@ impl Trainer {
             // Before the step rather than after the last one, so that a resumed run catches up on an evaluation that
             // it was killed in. Its checkpoint is already saved.
             if is_due(cadence.eval_every, self.step) && !log.has_evaluation {
-                if let Some(evaluation) = self.evaluate(Some(cadence.eval_tokens), monitor, interrupted)? {
-                    self.report(&evaluation, false, &mut log, monitor)?;
+                let max_tokens = Some(cadence.eval_tokens).filter(|tokens| *tokens > 0);
+                if let Some(evaluation) = self.evaluate(max_tokens, false, monitor, interrupted)? {
+                    self.report(&evaluation, max_tokens.is_none(), &mut log, monitor)?;
                 }
                 if self.group.any(interrupted.load(Ordering::Relaxed))? {
                     break;
                 }
+                log.draw()?;
+            }
+            if is_due(cadence.sample_every, self.step) && !log.has_sample && leads {
+                self.sample(&mut log, monitor)?;
+            }
+            let without_gain = log.without_gain().filter(|(_, since)| *since >= cadence.patience.max(1));
+            if cadence.patience > 0 && self.group.any(without_gain.is_some())? {
+                saver.finish()?;
+                self.finish(&log)?;
+                // A process that joined later has not seen the evaluations that the first one knows from its log.
+                return Ok(without_gain.map_or(Ending::Stopped, |(best, _)| Ending::OutOfPatience(best.clone())));
             }
 
             let started = Instant::now();
@@ -284,10 +404,10 @@ impl Trainer {
             let (loss_nats, targets) =
                 self.group.average(loss_nats, batch.num_targets(), &engine.gradients())?;
             let grad_norm = engine.grad_norm()?;
-            self.check_finite("the loss", loss_nats)?;
-            self.check_finite("the norm of the gradient", grad_norm)?;
-            let scale = optim::clip_scale(grad_norm, options.optimizer.clip);
-            engine.step(&self.model, &mut self.optimizer, lr, scale)?;
+            match self.guard.judge(&options.guard, loss_nats, grad_norm) {
+                Some(cause) => self.skip(cause, &mut log, monitor)?,
+                None => self.update(engine.as_mut(), lr, grad_norm)?,
+            }
 
             self.step += 1;
             self.samples += u64::from(options.data.batch_size);
@@ -295,6 +415,8 @@ impl Trainer {
             loader.give_back(batch);
             let seconds = started.elapsed().as_secs_f64();
             self.seconds += seconds;
+            self.meter.add(seconds, data_wait_s);
+            let teraflop_per_s = flop_per_step * 1e-12 / seconds;
             let record = StepRecord {
                 step: self.step,
                 loss_nats,
@@ -305,7 +427,9 @@ impl Trainer {
                 seconds: self.seconds,
                 data_wait_s,
                 save_wait_s: std::mem::take(&mut save_wait_s),
-                teraflop_per_s: flop_per_step * 1e-12 / seconds,
+                teraflop_per_s,
+                mfu: self.peak.as_ref().map(|peak| teraflop_per_s / peak.tflops),
+                peak_memory_bytes: peak_memory_bytes(),
             };
             log.append(&Record::Step(record.clone()))?;
             monitor.step(&record);
@@ -313,7 +437,7 @@ impl Trainer {
             saved = is_due(cadence.save_every, self.step) || is_due(cadence.eval_every, self.step);
             if saved && leads {
                 let started = Instant::now();
-                saver.start(self.state(), &self.model, &self.optimizer)?;
+                saver.start(self.state(), &self.model, &self.optimizer, self.muon.as_ref())?;
                 save_wait_s = started.elapsed().as_secs_f64();
             }
         }
@@ -322,26 +446,92 @@ impl Trainer {
         if !saved && leads {
             self.save()?;
         }
+        self.finish(&log)?;
         if self.group.any(interrupted.load(Ordering::Relaxed))? {
             return Ok(Ending::Interrupted);
         }
         if self.step < schedule.steps {
             return Ok(Ending::Stopped);
         }
-        let evaluation = self.evaluate(None, monitor, interrupted)?;
+        let evaluation = self.evaluate(None, true, monitor, interrupted)?;
         if self.group.any(interrupted.load(Ordering::Relaxed))? {
             return Ok(Ending::Interrupted);
         }
         if let Some(evaluation) = &evaluation {
             self.report(evaluation, true, &mut log, monitor)?;
+            if leads {
+                store_evaluation(&self.dir, self.step, evaluation)?;
+            }
+            log.draw()?;
         }
         Ok(Ending::Finished(evaluation.map(Box::new)))
     }
 
-    fn check_finite(&self, quantity: &'static str, value: f64) -> Result<()> {
-        match value.is_finite() {
-            true => Ok(()),
-            false => Err(Error::NotFinite { quantity, value, step: self.step + 1 }),
+    /// Clips the engine's gradients, whose norm is `grad_norm`, and applies them.
+    fn update(&mut self, engine: &mut dyn Engine, lr: f64, grad_norm: f64) -> Result<()> {
+        let scale = optim::clip_scale(grad_norm, self.run.options.optimizer.clip);
+        if let Some(muon) = &mut self.muon {
+            muon.step(self.model.parameters(), &engine.gradients(), lr, scale)?;
+            engine.refresh(&muon.places())?;
+        }
+        engine.step(&self.model, &mut self.optimizer, lr, scale)
+    }
+
+    /// Tells why the update of this step is not made, and which documents are in it; ends the run where the guard may not
+    /// skip, or skipping helps no more. The first process does so for all: it reads the rows of the others again.
+    fn skip(&mut self, cause: Cause, log: &mut Log, monitor: &mut dyn Monitor) -> Result<()> {
+        let options = &self.run.options;
+        let (split, micro_batch) = (&options.data.split, options.numerics.micro_batch);
+        let (mut documents, mut documents_in_batch) = (Vec::new(), 0);
+        if self.group.leads() {
+            let batch =
+                Loader::start(&self.shards, &options.data, self.step, self.step + 1)?.next_batch()?;
+            (documents, documents_in_batch) =
+                guard::suspects(&self.model, &self.shards, &self.view, split, &batch, micro_batch)?;
+        }
+        let step = self.step + 1;
+        let record = SkipRecord { step, cause, documents, documents_in_batch };
+        log.append(&Record::Skip(record.clone()))?;
+        monitor.skipped(&record);
+        if options.guard.spike_sigma == 0.0 {
+            return Err(Error::NotFinite { quantity: record.cause.quantity, step });
+        }
+        if self.guard.gives_up() {
+            let cause = record.cause.to_string();
+            return Err(Error::Spikes { step, in_a_row: guard::MOST_IN_A_ROW, cause });
+        }
+        Ok(())
+    }
+
+    /// Generates a text and logs it.
+    fn sample(&self, log: &mut Log, monitor: &mut dyn Monitor) -> Result<()> {
+        let (cadence, eod) = (&self.run.options.cadence, self.run.tokenizer.eod);
+        let vocabulary = Vocabulary::open(self.dir.join("vocabulary.bin"))?;
+        let prompt: &[TokenId] = &cadence.sample_prompt_ids;
+        let rng = Rng::new(self.run.options.data.seed, &format!("sample at step {}", self.step));
+        let mut generator = Generator::new(&self.model, eod, prompt, Sampling::default(), rng)?;
+        let mut bytes = Vec::new();
+        vocabulary.decode(prompt, &mut bytes);
+        for _ in 0..cadence.sample_tokens {
+            let id = generator.next_token()?;
+            if id == eod {
+                break;
+            }
+            bytes.extend_from_slice(vocabulary.bytes(id));
+        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let record = SampleRecord { step: self.step, text };
+        log.append(&Record::Sample(record.clone()))?;
+        monitor.sampled(&record);
+        Ok(())
+    }
+
+    /// Writes what is told of a call when its last step is done.
+    fn finish(&self, log: &Log) -> Result<()> {
+        log.draw()?;
+        match self.speed() {
+            Some(speed) if self.group.leads() => checkpoint::write_json(&self.dir.join("speed.json"), &speed),
+            _ => Ok(()),
         }
     }
 
@@ -352,6 +542,7 @@ impl Trainer {
             samples: self.samples,
             targets: self.targets,
             seconds: self.seconds,
+            guard: self.guard.clone(),
             run: self.run.clone(),
             files: Default::default(),
         }
@@ -359,7 +550,8 @@ impl Trainer {
 
     /// Writes a checkpoint of the present state, removes old ones, and returns when that is done.
     pub fn save(&self) -> Result<PathBuf> {
-        let path = checkpoint::save(&self.dir, self.state(), &self.model, &self.optimizer)?;
+        let path =
+            checkpoint::save(&self.dir, self.state(), &self.model, &self.optimizer, self.muon.as_ref())?;
         checkpoint::tidy(&self.dir, self.run.options.cadence.keep_last as usize)?;
         Ok(path)
     }
@@ -369,16 +561,18 @@ impl Trainer {
     fn evaluate(
         &self,
         max_tokens: Option<u64>,
+        baseline: bool,
         monitor: &mut dyn Monitor,
         interrupted: &AtomicBool,
     ) -> Result<Option<Evaluation>> {
         let split = &self.run.options.cadence.eval_split;
-        let documents = self.shards.split(split).map_or(0, |split| split.num_documents());
+        let documents = self.eval_shards.split(split).map_or(0, |split| split.num_documents());
         if documents == 0 {
             return Ok(None);
         }
-        let whole = max_tokens.is_none();
-        let options = EvalOptions { split: split.clone(), max_tokens, baseline: whole, ..Default::default() };
+        // Another set's `train` says nothing about what this model was trained on.
+        let baseline = baseline && self.run.options.cadence.eval_shards.is_none();
+        let options = EvalOptions { split: split.clone(), max_tokens, baseline, ..Default::default() };
         let mut on_progress = |done, total| {
             monitor.evaluating(done, total);
             if interrupted.load(Ordering::Relaxed) {
@@ -387,13 +581,13 @@ impl Trainer {
                 ControlFlow::Continue(())
             }
         };
-        match evaluate(&self.model, &self.shards, &options, &mut on_progress) {
+        match evaluate(&self.model, &self.eval_shards, &options, &mut on_progress) {
             Err(Error::Interrupted) => Ok(None),
             other => Ok(Some(other?.0)),
         }
     }
 
-    /// Logs an evaluation; the one of the whole split is also stored in full.
+    /// Logs an evaluation.
     fn report(
         &self,
         evaluation: &Evaluation,
@@ -410,9 +604,6 @@ impl Trainer {
             bits_per_byte: evaluation.total.bits_per_byte,
             whole_split: whole,
         };
-        if whole && self.group.leads() {
-            store_evaluation(&self.dir, self.step, evaluation)?;
-        }
         log.append(&Record::Eval(record.clone()))?;
         monitor.evaluated(&record);
         Ok(())
@@ -437,17 +628,36 @@ pub fn store_evaluation(run: &Path, step: u64, evaluation: &Evaluation) -> Resul
 /// The batch is cut into micro-batches, whose losses are sums divided by the targets of the *whole* batch: padding
 /// and unequal pieces weigh nothing, and the cut changes only rounding.
 pub fn loss_and_gradients(model: &Model, batch: &Batch, micro_batch: u32) -> Result<(Tensor, Vec<Tensor>)> {
+    loss_and_gradients_by(model, batch, micro_batch, false)
+}
+
+/// As [`loss_and_gradients`], with `recompute` in the memory of one block's activations.
+pub fn loss_and_gradients_by(
+    model: &Model,
+    batch: &Batch,
+    micro_batch: u32,
+    recompute: bool,
+) -> Result<(Tensor, Vec<Tensor>)> {
     let inverse = 1.0 / batch.num_targets().max(1) as f64;
     let parameters: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
     let mut sum: Option<(Tensor, Vec<Tensor>)> = None;
+    let mut first_row = 0;
     for (rows, inputs, targets) in batch.micro_batches(micro_batch as usize) {
         let shape = [rows as i64, batch.seq_len as i64];
         let tensor = |ids: &[i64]| {
             Ok::<_, Error>(Tensor::f_from_slice(ids)?.f_reshape(shape)?.f_to_device(model.device())?)
         };
-        let loss = model.loss_sum(&tensor(inputs)?, &tensor(targets)?)?.f_mul_scalar(inverse)?;
-        let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
-        let loss = loss.f_detach()?;
+        let segments = Segments::of(batch, first_row, rows, model.device())?;
+        first_row += rows;
+        let (inputs, targets) = (tensor(inputs)?, tensor(targets)?);
+        let (loss, gradients) = match recompute {
+            true => recompute::loss_and_gradients(model, &inputs, &targets, segments.as_ref(), inverse)?,
+            false => {
+                let loss = model.loss_sum_in(&inputs, &targets, segments.as_ref())?.f_mul_scalar(inverse)?;
+                let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
+                (loss.f_detach()?, gradients)
+            }
+        };
         match &mut sum {
             None => sum = Some((loss, gradients)),
             Some((loss_sum, gradient_sums)) => {
@@ -472,49 +682,5 @@ fn lock(dir: &Path) -> Result<File> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Busy { run: dir.to_owned() }),
         Err(TryLockError::Error(error)) => Err(Error::io(dir)(error)),
-    }
-}
-
-/// `log.jsonl` of a run.
-struct Log {
-    path: PathBuf,
-    /// `None` in a process that writes no files.
-    file: Option<File>,
-    /// Whether the last record is an evaluation.
-    has_evaluation: bool,
-}
-
-impl Log {
-    /// A log that keeps nothing.
-    fn none() -> Log {
-        Log { path: PathBuf::new(), file: None, has_evaluation: false }
-    }
-
-    /// Opens the log to append what follows `step`. Lines of later steps, left by a process that died after its last
-    /// checkpoint, are taken out, and so are a torn last line and a final evaluation, which will be made again.
-    fn open(dir: &Path, step: u64) -> Result<Log> {
-        let path = dir.join("log.jsonl");
-        let old = std::fs::read_to_string(&path).unwrap_or_default();
-        let (mut kept, mut has_evaluation) = (String::new(), false);
-        for line in old.lines() {
-            has_evaluation = match serde_json::from_str(line) {
-                Ok(Record::Step(record)) if record.step <= step => false,
-                Ok(Record::Eval(record)) if record.step <= step && !record.whole_split => true,
-                _ => continue,
-            };
-            kept.extend([line, "\n"]);
-        }
-        checkpoint::write_file(&path, kept.as_bytes())?;
-        let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
-        Ok(Log { path, file: Some(file), has_evaluation })
-    }
-
-    fn append(&mut self, record: &Record) -> Result<()> {
-        let json = |source| Error::Json { path: self.path.clone(), what: "log record", source };
-        self.has_evaluation = matches!(record, Record::Eval(_));
-        let Some(file) = &mut self.file else { return Ok(()) };
-        let mut line = serde_json::to_vec(record).map_err(json)?;
-        line.push(b'\n');
-        file.write_all(&line).map_err(Error::io(&self.path))
     }
 }

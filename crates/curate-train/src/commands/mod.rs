@@ -7,6 +7,7 @@ pub(crate) mod generate;
 pub(crate) mod import;
 mod launch;
 pub(crate) mod scaling;
+pub(crate) mod settings_file;
 pub(crate) mod train;
 
 use std::path::{Path, PathBuf};
@@ -52,14 +53,6 @@ fn open_shards(checkpoint: &Checkpoint, wanted: Option<&PathBuf>) -> Result<Shar
         return Err(Error::Option { flag: "--shards", problem: problem.into() });
     }
     let shards = ShardSet::open(dir)?;
-    let (found, expected) = (&shards.manifest().tokenizer, &run.tokenizer);
-    // The name is for people: the same file under another name makes the same ids.
-    if (&found.sha256, found.vocab_size, found.eod) != (&expected.sha256, expected.vocab_size, expected.eod) {
-        let problem = format!(
-            "its tokenizer is {} ({}), not {} ({})",
-            found.name, found.sha256, expected.name, expected.sha256
-        );
-        return Err(Error::OtherShards { shards: dir.clone(), problem });
-    }
+    checkpoint::check_tokenizer(&shards, &run.tokenizer)?;
     Ok(shards)
 }

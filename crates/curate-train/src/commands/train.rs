@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use curate_shards::{ShardSet, View};
 use curate_train::checkpoint::{self, Checkpoint};
 use curate_train::config::{
-    CudaGraphs, Dtype, Mlp, Norm, PRESETS, Position, RunConfig, TrainOptions, default_micro_batch,
+    CudaGraphs, DocMask, Dtype, Mlp, Norm, PRESETS, Position, RunConfig, TrainOptions, default_micro_batch,
     default_mlp_hidden, preset,
 };
 use curate_train::cuda;
 use curate_train::device::{self, DeviceChoice};
 use curate_train::distributed::{Group, Place};
 use curate_train::engine::EngineKind;
+use curate_train::metrics::FORMULA;
+use curate_train::muon::OptimizerKind;
 use curate_train::schedule::Shape;
 use curate_train::train::{Ending, Trainer};
 use curate_train::{Error, Result};
@@ -30,10 +32,13 @@ Examples:
   curate train -o run --resume                               (… and goes on, bit for bit)
   curate train shards -o run --nproc 2                       (two processes, the same run)
   curate train shards --preset llama-tiny --layers 6 --lr 1e-3 --eval-every 100 -o run
+  curate train shards --optimizer muon --sample-every 500 --sample-prompt 'The old man' -o run
+  curate train --config run/settings.toml --seed 2 -o other  (the same run with another seed)
 
-The run directory holds step-*/ (checkpoints), log.jsonl (every step), config.json and eval-val.json. Memory is \
-about 16 bytes a parameter (28 with checkpoints on the way, which are written while it trains), and the activations \
-of one micro-batch; --micro-batch bounds the latter and changes only rounding.
+The run directory holds step-*/ (checkpoints), log.jsonl (every step), curve.svg, tensorboard/, settings.toml, \
+config.json, speed.json (tokens/s after 5 steps of warm-up) and eval-val.json. Memory is about 16 bytes a parameter \
+(28 with checkpoints on the way, which are written while it trains), and the activations of one micro-batch; \
+--micro-batch bounds the latter and changes only rounding.
 
 With several processes (--nproc N, torchrun, srun) each takes its part of every step; all need the shards and the run \
 directory under the same path, and the first one prints and writes.
@@ -45,8 +50,15 @@ Ctrl-C finishes the step, saves a checkpoint and exits with 130.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TrainArgs {
     /// Directory of token shards, as made by `curate tokenize` and `curate pack`
-    #[arg(required_unless_present = "resume")]
+    #[arg(required_unless_present_any = ["resume", "shards_setting"])]
     shards: Option<PathBuf>,
+    /// The same as SHARDS, for a settings file
+    #[arg(long = "shards", value_name = "SHARDS", hide = true)]
+    shards_setting: Option<PathBuf>,
+    /// Settings from a TOML file: the names of these flags, as in a run's settings.toml; flags win
+    #[arg(long, value_name = "FILE.toml")]
+    #[allow(dead_code)] // taken up by `settings_file` before the arguments are parsed
+    config: Option<PathBuf>,
     /// Run directory, made if absent
     #[arg(short, long, value_name = "RUN", default_value = "run")]
     output: PathBuf,
@@ -119,6 +131,11 @@ pub(crate) struct TrainArgs {
     /// on a CPU, 2 GB on a GPU]
     #[arg(long, value_name = "ROWS", help_heading = "Data")]
     micro_batch: Option<u32>,
+    /// What documents of one row see of each other: none (no mask: all that is before them), loss (that, but nothing is
+    /// foretold across a boundary) or attention (each sees itself alone, after the end-of-document id before it, as in
+    /// evaluation) [default: none]
+    #[arg(long, value_name = "NAME", help_heading = "Data", value_parser = word::<DocMask>)]
+    doc_mask: Option<DocMask>,
     /// Seed of the initial weights and of the row order [default: 1]
     #[arg(long, value_name = "N", help_heading = "Data")]
     seed: Option<u64>,
@@ -135,10 +152,20 @@ pub(crate) struct TrainArgs {
     /// Updates of linear warm-up [default: the preset's, at most a tenth of the steps]
     #[arg(long, value_name = "N", help_heading = "Optimiser")]
     warmup: Option<u64>,
-    /// What follows the warm-up: cosine, linear, wsd (stable, then 1 - sqrt over the last fifth)
+    /// What follows the warm-up: cosine, linear, wsd (stable, then 1 - sqrt over the last part)
     /// or constant [default: cosine]
     #[arg(long, value_name = "NAME", help_heading = "Optimiser", value_parser = word::<Shape>)]
     schedule: Option<Shape>,
+    /// Share of the steps in which wsd decays [default: 0.2]
+    #[arg(long, value_name = "RATIO", help_heading = "Optimiser")]
+    decay_share: Option<f64>,
+    /// What updates the matrices of the blocks: adamw or muon, whose learning rate has the same scale; all else is AdamW's
+    /// [default: adamw]
+    #[arg(long, value_name = "NAME", help_heading = "Optimiser", value_parser = word::<OptimizerKind>)]
+    optimizer: Option<OptimizerKind>,
+    /// Decay of Muon's mean gradient [default: 0.95]
+    #[arg(long, value_name = "RATE", help_heading = "Optimiser")]
+    momentum: Option<f64>,
     /// Weight decay of matrices [default: 0.1]
     #[arg(long, value_name = "RATE", help_heading = "Optimiser")]
     weight_decay: Option<f64>,
@@ -151,6 +178,10 @@ pub(crate) struct TrainArgs {
     /// Largest global norm of the gradient; 0 = no limit [default: 1]
     #[arg(long, value_name = "NORM", help_heading = "Optimiser")]
     clip: Option<f64>,
+    /// Skip an update whose loss or gradient norm is X standard deviations above the mean of the last 128 steps, or no
+    /// number, and name the documents; 0 = never, and what is no number ends the run [default: 0]
+    #[arg(long, value_name = "X", help_heading = "Optimiser")]
+    spike_sigma: Option<f64>,
 
     /// Arithmetic of the model: fp32 or bf16; weights, moments and loss stay fp32 [default: fp32]
     #[arg(long, value_name = "NAME", help_heading = "Machine", value_parser = word::<Dtype>)]
@@ -161,7 +192,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "NAME", help_heading = "Machine", value_parser = engine_choice)]
     engine: Option<EngineChoice>,
     /// Run each block again for its backward pass instead of keeping its activations: less memory, a third more work
-    /// (fused engine) [default: false]
+    /// [default: false]
     #[arg(long, value_name = "true|false", help_heading = "Machine")]
     recompute: Option<bool>,
     /// Whether the fused engine on a GPU replays recorded work: on, off or auto, for work so small that launching it takes
@@ -181,25 +212,50 @@ pub(crate) struct TrainArgs {
     /// [default: 1, or what torchrun or srun started]
     #[arg(long, value_name = "N", help_heading = "Machine", value_parser = clap::value_parser!(u32).range(1..=4096))]
     nproc: Option<u32>,
+    /// Peak of the device in 10^12 operations a second, for the share that is used (MFU); 0 = that of a GPU whose name
+    /// is known, else none is told [default: 0]
+    #[arg(long, value_name = "X", help_heading = "Machine")]
+    peak_tflops: Option<f64>,
 
     /// Evaluate every N steps besides the end; 0 = never [default: 0]
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     eval_every: Option<u64>,
-    /// Stop an evaluation before the end after N tokens; the one at the end takes the whole split [default: 65536]
+    /// Stop an evaluation before the end after N tokens; 0 = take the whole split, as the one at the end does [default: 0]
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     eval_tokens: Option<u64>,
     /// Split to evaluate on, if it is there [default: val]
     #[arg(long, value_name = "NAME", help_heading = "Evaluation and checkpoints")]
     eval_split: Option<String>,
+    /// End the run after N evaluations in a row without a new best one; 0 = never [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
+    patience: Option<u64>,
+    /// Generate a text every N steps; 0 = never [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
+    sample_every: Option<u64>,
+    /// Text that it goes on from (`curate train` encodes it) [default: the beginning of a document]
+    #[arg(long, value_name = "TEXT", help_heading = "Evaluation and checkpoints")]
+    sample_prompt: Option<String>,
+    /// The same as token ids, separated by commas
+    #[arg(long, value_name = "IDS", help_heading = "Evaluation and checkpoints", value_delimiter = ',')]
+    sample_prompt_ids: Option<Vec<u32>>,
+    /// Tokens of it at most [default: 64]
+    #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
+    sample_tokens: Option<u32>,
+    /// Shards that it is in, made with the same tokenizer [default: the run's own]
+    #[arg(long, value_name = "DIR", help_heading = "Evaluation and checkpoints")]
+    eval_shards: Option<PathBuf>,
     /// Save a checkpoint every N steps besides the end and before evaluations; 0 = never [default: 0]
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     save_every: Option<u64>,
-    /// Checkpoints to keep [default: 2]
+    /// Checkpoints to keep [default: 2, with --patience N one more than N, so that the best is among them]
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     keep_last: Option<u32>,
     /// Print a line every N steps; log.jsonl has them all [default: 10]
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     log_every: Option<u64>,
+    /// Write event files for TensorBoard [default: true]
+    #[arg(long, value_name = "true|false", help_heading = "Evaluation and checkpoints")]
+    tensorboard: Option<bool>,
 }
 
 /// An engine as asked for.
@@ -224,6 +280,10 @@ fn word<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, St
 /// Runs the command.
 pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
     let interrupted = signals::listen();
+    if args.sample_prompt.is_some() && args.sample_prompt_ids.is_none() {
+        let problem = "curate-train knows ids only: use `curate train`, or give --sample-prompt-ids".to_owned();
+        return Err(Error::Option { flag: "--sample-prompt", problem });
+    }
     let place = Place::from_environment(|name| std::env::var(name).ok())?;
     if let (Some(nproc @ 2..), None) = (args.nproc, &place) {
         return launch::run(nproc, interrupted);
@@ -235,6 +295,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
     let dir = args
         .shards
         .as_ref()
+        .or(args.shards_setting.as_ref())
         .or(recorded.map(|run| &run.shards))
         .expect("the parser asks for shards or --resume");
     let shards = Arc::new(ShardSet::open(dir)?);
@@ -247,15 +308,18 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
     let choice = options.numerics.device.parse();
     let choice = choice.map_err(|problem| Error::Option { flag: "--device", problem })?;
     let device = device::open(own_device(choice, place.as_ref()))?;
-    if !quiet {
-        print_settings(&args.output, &run, &view, from.as_ref());
-    }
+    let described = (!quiet).then(|| settings(&args.output, &run, &view, from.as_ref()));
     let shard_set = Arc::clone(&shards);
     let mut trainer = match &from {
         from if !leads => Trainer::follow(&args.output, run, shard_set, device, from.as_ref())?,
         None => Trainer::create(&args.output, run, shard_set, device)?,
         Some(checkpoint) => Trainer::resume(&args.output, run, shard_set, device, checkpoint)?,
     };
+    if let Some(mut rows) = described {
+        let peak = trainer.peak().map(|peak| format!("; peak {} TFLOP/s ({})", peak.tflops, peak.source));
+        rows.push(("speed", format!("in model FLOPs of {FORMULA}{}", peak.unwrap_or_default())));
+        output::table(&rows);
+    }
     // Not before: the others must have seen the run directory as it was.
     if let Some(place) = &place {
         trainer.join(Group::join(place, device)?)?;
@@ -298,12 +362,20 @@ fn report(args: &TrainArgs, quiet: bool, options: &TrainOptions, trainer: &Train
                 let split = &options.cadence.eval_split;
                 output::line(&format!("no evaluation: the shards have no documents in a split {split:?}"));
             }
+            Ending::OutOfPatience(best) => output::line(&format!(
+                "stopped at step {}: {} evaluations without one better than {:.4} nats/token at step {}; its weights: \
+                 curate eval {run} --checkpoint step-{:08}",
+                trainer.step(), options.cadence.patience, best.nats_per_token, best.step, best.step,
+            )),
             Ending::Stopped | Ending::Interrupted => {
                 let (step, steps) = (trainer.step(), options.schedule.steps);
                 output::line(&format!(
                     "stopped at step {step} of {steps}; go on with: curate train -o {run} --resume"
                 ));
             }
+        }
+        if let Some(speed) = trainer.speed() {
+            output::speed(&speed);
         }
         output::line(&format!("run directory: {run}"));
     }
@@ -465,18 +537,23 @@ fn apply(args: &TrainArgs, options: &mut TrainOptions) {
         data.batch_size = u32::try_from((tokens / u64::from(data.seq_len.max(1))).max(1)).unwrap_or(u32::MAX);
     }
     set(&mut data.seed, args.seed);
+    set(&mut data.doc_mask, args.doc_mask);
 
     let schedule = &mut options.schedule;
     set(&mut schedule.steps, args.steps);
     set(&mut schedule.lr, args.lr);
     set(&mut schedule.min_lr_ratio, args.min_lr_ratio);
     set(&mut schedule.schedule, args.schedule);
+    set(&mut schedule.decay_share, args.decay_share);
 
     let optimizer = &mut options.optimizer;
     set(&mut optimizer.weight_decay, args.weight_decay);
     set(&mut optimizer.beta1, args.beta1);
     set(&mut optimizer.beta2, args.beta2);
     set(&mut optimizer.clip, args.clip);
+    set(&mut options.muon.optimizer, args.optimizer);
+    set(&mut options.muon.momentum, args.momentum);
+    set(&mut options.guard.spike_sigma, args.spike_sigma);
 
     set(&mut options.numerics.dtype, args.dtype);
     set(&mut options.numerics.threads, args.threads);
@@ -495,8 +572,21 @@ fn apply(args: &TrainArgs, options: &mut TrainOptions) {
     set(&mut cadence.eval_every, args.eval_every);
     set(&mut cadence.eval_tokens, args.eval_tokens);
     set(&mut cadence.eval_split, args.eval_split.clone());
+    if let Some(dir) = &args.eval_shards {
+        cadence.eval_shards = Some(absolute(dir));
+    }
     set(&mut cadence.save_every, args.save_every);
+    set(&mut cadence.patience, args.patience);
+    if args.patience.is_some() {
+        let with_the_best = u32::try_from(cadence.patience.saturating_add(1)).unwrap_or(u32::MAX);
+        cadence.keep_last = cadence.keep_last.max(with_the_best);
+    }
     set(&mut cadence.keep_last, args.keep_last);
+    set(&mut cadence.sample_every, args.sample_every);
+    set(&mut cadence.sample_prompt_ids, args.sample_prompt_ids.clone());
+    set(&mut cadence.sample_tokens, args.sample_tokens);
+    set(&mut cadence.tensorboard, args.tensorboard);
+    set(&mut cadence.peak_tflops, args.peak_tflops);
     set(&mut cadence.log_every, args.log_every);
 }
 
@@ -506,9 +596,14 @@ fn set<T>(field: &mut T, value: Option<T>) {
     }
 }
 
-/// Prints the settings with their arithmetic.
-fn print_settings(dir: &Path, run: &RunConfig, view: &View, from: Option<&Checkpoint>) {
-    let TrainOptions { preset, model, data, schedule, optimizer, numerics, .. } = &run.options;
+/// The settings with their arithmetic.
+fn settings(
+    dir: &Path,
+    run: &RunConfig,
+    view: &View,
+    from: Option<&Checkpoint>,
+) -> Vec<(&'static str, String)> {
+    let TrainOptions { preset, model, data, schedule, optimizer, numerics, muon, guard, .. } = &run.options;
     let tokens = run.options.tokens_per_step();
     let (rows, batch) = (view.num_rows(), u64::from(data.batch_size));
     let epochs = (schedule.steps * batch) as f64 / rows as f64;
@@ -518,12 +613,25 @@ fn print_settings(dir: &Path, run: &RunConfig, view: &View, from: Option<&Checkp
         false => format!("{} heads on {} key-value heads", model.heads, model.kv_heads),
     };
     let real = view.manifest().targets as f64 / (rows * u64::from(data.seq_len)) as f64;
-    output::table(&[
+    let mask = match data.doc_mask {
+        DocMask::None => "",
+        DocMask::Loss => "; no document foretells the next",
+        DocMask::Attention => "; each document sees itself alone",
+    };
+    let muon = match muon.optimizer {
+        OptimizerKind::AdamW => String::new(),
+        OptimizerKind::Muon => format!("; Muon with momentum {} for the blocks' matrices", muon.momentum),
+    };
+    let guard = match guard.spike_sigma {
+        0.0 => String::new(),
+        sigma => format!("; updates {sigma} standard deviations off are skipped"),
+    };
+    vec![
         ("run", format!("{} ({start})", dir.display())),
         (
             "data",
             format!(
-                "{}: {} rows of {} tokens ({}, {:.1} % real)",
+                "{}: {} rows of {} tokens ({}, {:.1} % real){mask}",
                 run.shards.display(),
                 thousands(rows),
                 data.seq_len,
@@ -573,7 +681,9 @@ fn print_settings(dir: &Path, run: &RunConfig, view: &View, from: Option<&Checkp
                 schedule.lr * schedule.min_lr_ratio
             )
             .to_lowercase()
-            .replace("adamw", "AdamW"),
+            .replace("adamw", "AdamW")
+                + &muon
+                + &guard,
         ),
         (
             "machine",
@@ -600,5 +710,5 @@ fn print_settings(dir: &Path, run: &RunConfig, view: &View, from: Option<&Checkp
                 f64::from(model.vocab_size).ln()
             ),
         ),
-    ]);
+    ]
 }

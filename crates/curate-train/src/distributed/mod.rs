@@ -191,8 +191,8 @@ impl Group {
         Ok(())
     }
 
-    /// Gives every rank the weights and moments of rank 0, and checks that all stand at the same step.
-    pub fn share(&self, model: &Model, optimizer: &AdamW, step: u64) -> Result<()> {
+    /// Gives every rank the weights and the optimisers' state of rank 0, and checks that all stand at the same step.
+    pub fn share(&self, model: &Model, optimizer: &AdamW, muon: Option<&Muon>, step: u64) -> Result<()> {
         if self.world_size() == 1 {
             return Ok(());
         }
@@ -204,9 +204,10 @@ impl Group {
         }
         let _no_grad = tch::no_grad_guard();
         let weights = model.parameters().iter().map(|p| Ok(p.tensor.f_detach()?));
-        let moments =
-            optimizer.moments().iter().flat_map(|m| [&m.first, &m.second]).map(|m| Ok(m.f_detach()?));
-        let tensors = weights.chain(moments).collect::<Result<Vec<Tensor>>>()?;
+        let moments = optimizer.moments().iter().filter(|m| !m.are_empty()).flat_map(|m| [&m.first, &m.second]);
+        let momenta = muon.into_iter().flat_map(Muon::momenta).map(|(_, momentum)| momentum);
+        let states = moments.chain(momenta).map(|state| Ok(state.f_detach()?));
+        let tensors = weights.chain(states).collect::<Result<Vec<Tensor>>>()?;
         self.device.as_ref().unwrap_or(&self.host).broadcast(&tensors)
     }
 

@@ -39,10 +39,14 @@ fn a_run_leaves_its_files() {
     names.sort();
     let expected = [
         "config.json",
+        "curve.svg",
         "eval-val.json",
         "log.jsonl",
+        "settings.toml",
+        "speed.json",
         "step-00000008",
         "step-00000010",
+        "tensorboard",
         "tokenizer.json",
         "vocabulary.bin",
     ];

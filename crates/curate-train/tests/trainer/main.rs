@@ -6,6 +6,10 @@
 //! - `parallel`: several processes that share every step: equality with one, signals, deaths
 //! - `checkpoints`: round trips, damage, options that do not match
 //! - `evaluating`: every token scored once, against a plain f64 model
+//! - `masking`: documents that share a row, against the same documents apart
+//! - `reporting`: settings files, TensorBoard's events, the picture, samples, early stop
+//! - `guarding`: updates that are not made, and whose fault it is
+//! - `traps`: what tch does wrong by itself
 //! - `generating`: the cache against recomputing, seeds
 //! - `hf`: models of transformers and GGUF files, both ways, with transformers as the oracle
 //! - `embedding`: the mean of the hidden state against each window alone; the stream of ids; the array
@@ -18,9 +22,13 @@ mod commands;
 mod embedding;
 mod evaluating;
 mod generating;
+mod guarding;
 mod hf;
 mod learning;
+mod masking;
 mod model;
 mod parallel;
+mod reporting;
 mod resuming;
 mod support;
+mod traps;

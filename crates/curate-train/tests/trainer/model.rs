@@ -2,10 +2,11 @@ use curate_train::config::{Dtype, Mlp, ModelConfig, Norm, Position, default_mlp_
 use curate_train::data::Batch;
 use curate_train::engine::EngineKind;
 use curate_train::fused::Fused;
-use curate_train::model::{IGNORE, Model};
+use curate_train::model::{IGNORE, Model, Parameter};
+use curate_train::muon::{Muon, MuonOptions, OptimizerKind};
 use curate_train::optim::{AdamW, clip_scale, global_norm};
 use curate_train::rng::Rng;
-use curate_train::train::loss_and_gradients;
+use curate_train::train::{loss_and_gradients, loss_and_gradients_by};
 use tch::{Device, Kind, Tensor};
 
 use crate::support::{one_thread, token_tensor, values};
@@ -49,7 +50,7 @@ fn cpu_model(config: &ModelConfig) -> Model {
 fn random_batch(vocab: u64, rows: usize, seq_len: usize) -> Batch {
     let mut rng = Rng::new(9, "batch");
     let mut ids = || (0..rows * seq_len).map(|_| (rng.next_u64() % vocab) as i64).collect::<Vec<_>>();
-    Batch { rows, seq_len, inputs: ids(), targets: ids() }
+    Batch { rows, seq_len, inputs: ids(), targets: ids(), ..Batch::default() }
 }
 
 fn mean_loss(model: &Model, batch: &Batch) -> f64 {
@@ -167,6 +168,7 @@ fn ignored_targets_count_for_nothing() {
         seq_len: 6,
         inputs: batch.inputs[..6].to_vec(),
         targets: batch.targets[..6].to_vec(),
+        ..Batch::default()
     };
     assert!((loss.double_value(&[]) - mean_loss(&model, &short)).abs() < 1e-6);
     assert_eq!(batch.num_targets(), 6);
@@ -270,6 +272,58 @@ fn fused_accumulation_recomputing_and_padding_keep_the_gradients() {
     for (recompute, micro_batch) in [(true, 64), (false, 1), (true, 2)] {
         let (error, parameter) = worst_gradient(&config, Dtype::Fp32, recompute, micro_batch);
         assert!(error < 1e-5, "{recompute} {micro_batch}: {parameter}: {error}");
+    }
+}
+
+#[test]
+fn recomputing_gives_the_same_gradients() {
+    all_switches(|name, config| {
+        for dtype in [Dtype::Fp32, Dtype::Bf16] {
+            one_thread();
+            let model = Model::new(config, dtype, Device::Cpu, 1).unwrap();
+            let mut batch = random_batch(27, 3, 12);
+            batch.targets[12 * 2 - 3..12 * 2].fill(IGNORE);
+            let (loss, gradients) = loss_and_gradients(&model, &batch, 2).unwrap();
+            let (other_loss, others) = loss_and_gradients_by(&model, &batch, 2, true).unwrap();
+            assert_eq!(loss.double_value(&[]), other_loss.double_value(&[]), "{name}");
+            for ((parameter, a), b) in model.parameters().iter().zip(&gradients).zip(&others) {
+                let error = (a - b).norm().double_value(&[]) / a.norm().double_value(&[]);
+                assert!(error < 1e-6, "{dtype:?} {}: relative error {error} in {name}", parameter.name);
+            }
+        }
+    });
+}
+
+#[test]
+fn muon_is_the_same_with_both_engines() {
+    for (dtype, tolerance) in [(Dtype::Fp32, 1e-4), (Dtype::Bf16, 0.05)] {
+        let config = preset("llama-tiny").unwrap().options(27, 12, 100).model;
+        let config = ModelConfig { layers: 2, ..config };
+        let batch = random_batch(27, 4, 12);
+        let run = |kind| {
+            one_thread();
+            let model = Model::new(&config, dtype, Device::Cpu, 1).unwrap();
+            let mut engine = curate_train::engine::new(kind, &model, false).unwrap();
+            let options = MuonOptions { optimizer: OptimizerKind::Muon, ..Default::default() };
+            let mut muon = Muon::new(&options, 0.1, &model).unwrap();
+            let places = muon.places();
+            assert_eq!(places.len(), 2 * 4);
+            let is_ours = |p: &Parameter| !(p.name.starts_with("layers.") && p.tensor.dim() == 2);
+            let mut adamw = AdamW::of(Default::default(), model.parameters(), is_ours).unwrap();
+            let mut losses = Vec::new();
+            for _ in 0..10 {
+                losses.push(engine.loss(&model, &batch, 2).unwrap());
+                muon.step(model.parameters(), &engine.gradients(), 2e-3, 1.0).unwrap();
+                engine.refresh(&places).unwrap();
+                engine.step(&model, &mut adamw, 2e-3, 1.0).unwrap();
+            }
+            losses
+        };
+        let (reference, fused) = (run(EngineKind::Reference), run(EngineKind::Fused));
+        for (a, b) in reference.iter().zip(&fused) {
+            assert!((a - b).abs() < tolerance, "{dtype:?}\n{reference:?}\n{fused:?}");
+        }
+        assert!(fused[9] < fused[0] - 0.3, "{fused:?}");
     }
 }
 

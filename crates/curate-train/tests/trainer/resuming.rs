@@ -5,6 +5,7 @@ use curate_train::config::Dtype;
 use curate_train::data::{Batch, Loader};
 use curate_train::engine::EngineKind;
 use curate_train::model::IGNORE;
+use curate_train::muon::OptimizerKind;
 use curate_train::train::Ending;
 
 use crate::support::*;
@@ -160,6 +161,34 @@ fn the_fused_engine_resumes_bit_for_bit() {
         train(&mut resume(&parts, &shards, &options), None);
         assert_eq!(logged(&whole), logged(&parts));
         assert!(tensors_of(&whole, 12) == tensors_of(&parts, 12), "{dtype:?}: weights or moments differ");
+    }
+}
+
+#[test]
+fn muon_resumes_bit_for_bit_with_both_engines() {
+    for (engine, dtype) in [(EngineKind::Reference, Dtype::Fp32), (EngineKind::Fused, Dtype::Bf16)] {
+        let dir = TestDir::new();
+        let shards = small_shards(&dir.join("shards"));
+        let mut options = small_options(&shards, 12);
+        options.muon.optimizer = OptimizerKind::Muon;
+        (options.numerics.engine, options.numerics.dtype) = (engine, dtype);
+        let (whole, parts) = (dir.join("whole"), dir.join("parts"));
+        train(&mut create(&whole, &shards, &options), None);
+        train(&mut create(&parts, &shards, &options), Some(5));
+        train(&mut resume(&parts, &shards, &options), None);
+        assert_eq!(logged(&whole), logged(&parts));
+        assert!(tensors_of(&whole, 12) == tensors_of(&parts, 12), "{engine:?}: weights or momenta differ");
+        let [_, optimizer] = tensors_of(&whole, 12);
+        let optimizer = safetensors::SafeTensors::deserialize(&optimizer).unwrap();
+        let mut names: Vec<&str> = optimizer.names().into_iter().filter(|n| n.starts_with("layers.0.mlp.up.")).collect();
+        names.sort_unstable();
+        let expected = ["bias.first", "bias.second", "weight.momentum"].map(|n| format!("layers.0.mlp.up.{n}"));
+        assert_eq!(names, expected);
+        // Neither kind can go on from the other's state.
+        options.muon.optimizer = OptimizerKind::AdamW;
+        let recorded = newest(&parts).state.run.options;
+        let message = recorded.check_resume(&options).unwrap_err().to_string();
+        assert!(message.contains("--optimizer: the run has muon, asked for adamw"), "{message}");
     }
 }
 

@@ -168,6 +168,7 @@ pub(crate) fn logged(run: &Path) -> Vec<Record> {
             data_wait_s: 0.0,
             save_wait_s: 0.0,
             teraflop_per_s: 0.0,
+            peak_memory_bytes: 0,
             ..record
         }),
         record => record,

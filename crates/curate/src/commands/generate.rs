@@ -1,7 +1,7 @@
 //! `curate generate`: encodes the prompt, then hands over to `curate-train`, which knows ids only.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use curate_tokenize::{EncodeScratch, LoadOptions, Tokenizer};
@@ -18,43 +18,40 @@ pub(crate) struct GenerateCommand {
 }
 
 pub(crate) fn execute(command: &GenerateCommand) -> Result<Exit> {
-    match become_trainer("generate", &with_prompt_ids(&command.args)?)? {}
+    let run = |args: &[OsString]| {
+        args.first().filter(|a| !starts_with(a, "-")).map(PathBuf::from).ok_or_else(|| {
+            Failure::new("expected the run directory before --prompt")
+                .with_hint("curate generate RUN --prompt TEXT")
+        })
+    };
+    match become_trainer("generate", &with_ids(&command.args, "--prompt", run)?)? {}
 }
 
-/// The arguments with each `--prompt TEXT` replaced by `--prompt-ids` in the run's own vocabulary.
-fn with_prompt_ids(args: &[OsString]) -> Result<Vec<OsString>> {
+/// The arguments with each `FLAG TEXT` replaced by `FLAG-ids IDS`, in the vocabulary of the directory that `place` finds.
+pub(crate) fn with_ids(
+    args: &[OsString],
+    flag: &str,
+    place: impl Fn(&[OsString]) -> Result<PathBuf>,
+) -> Result<Vec<OsString>> {
     let mut args = args.to_vec();
-    while let Some(changed) = with_first_prompt_ids(&args)? {
-        args = changed;
+    let with_value = format!("{flag}=");
+    while let Some(at) = args.iter().position(|a| a == flag || starts_with(a, &with_value)) {
+        let (text, used) = match args[at].to_str().and_then(|a| a.strip_prefix(&with_value)) {
+            Some(text) => (Some(text), 1),
+            None => (args.get(at + 1).and_then(|a| a.to_str()), 2),
+        };
+        let text = text.ok_or_else(|| Failure::new(format!("{flag} needs a text in UTF-8")))?;
+        let ids = OsString::from(format!("{flag}-ids={}", ids(&place(&args)?, text)?));
+        args.splice(at..at + used, [ids]);
     }
     Ok(args)
 }
 
-/// The arguments with the first `--prompt` replaced; `None` if there is none.
-fn with_first_prompt_ids(args: &[OsString]) -> Result<Option<Vec<OsString>>> {
-    let Some(at) = args.iter().position(|a| a == "--prompt" || starts_with(a, "--prompt=")) else {
-        return Ok(None);
-    };
-    let run = args.first().filter(|a| !starts_with(a, "-")).ok_or_else(|| {
-        Failure::new("expected the run directory before --prompt")
-            .with_hint("curate generate RUN --prompt TEXT")
-    })?;
-    let (text, used) = match args[at].to_str().and_then(|a| a.strip_prefix("--prompt=")) {
-        Some(text) => (Some(text), 1),
-        None => (args.get(at + 1).and_then(|a| a.to_str()), 2),
-    };
-    let text = text.ok_or_else(|| Failure::new("--prompt needs a text in UTF-8"))?;
-    let ids = encode(Path::new(run), text)?;
-    let mut changed = args.to_vec();
-    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
-    changed.splice(at..at + used, [OsString::from(format!("--prompt-ids={}", ids.join(",")))]);
-    Ok(Some(changed))
-}
-
-fn encode(run: &Path, text: &str) -> Result<Vec<u32>> {
+/// A text as token ids with commas between, in the vocabulary of a run or shard set.
+pub(crate) fn ids(dir: &Path, text: &str) -> Result<String> {
     let mut ids = Vec::new();
-    tokenizer_of(run)?.encode(text, &mut EncodeScratch::default(), &mut ids)?;
-    Ok(ids)
+    tokenizer_of(dir)?.encode(text, &mut EncodeScratch::default(), &mut ids)?;
+    Ok(ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","))
 }
 
 /// The tokenizer that a run was trained with.
@@ -68,6 +65,6 @@ pub(crate) fn tokenizer_of(run: &Path) -> Result<Tokenizer> {
     Ok(Tokenizer::from_json("run", &json, &LoadOptions::default())?)
 }
 
-fn starts_with(arg: &OsString, prefix: &str) -> bool {
+pub(crate) fn starts_with(arg: &OsString, prefix: &str) -> bool {
     arg.as_encoded_bytes().starts_with(prefix.as_bytes())
 }

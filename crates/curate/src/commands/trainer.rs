@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use clap::Args;
 
+use crate::commands::generate::{ids, starts_with, with_ids};
 use crate::failure::{Exit, Failure, Result};
 
 /// The libtorch that curate-train is built for.
@@ -57,7 +58,41 @@ pub(crate) fn scaling(command: &ScalingCommand) -> Result<Exit> {
 }
 
 pub(crate) fn train(command: &TrainCommand) -> Result<Exit> {
-    match become_trainer("train", &command.args)? {}
+    let mut args = with_ids(&command.args, "--sample-prompt", vocabulary_of)?;
+    args.extend(sample_of_settings(&args)?);
+    match become_trainer("train", &args)? {}
+}
+
+/// The shard set or the run among the arguments of `train`: the first directory that has a tokenizer.
+fn vocabulary_of(args: &[OsString]) -> Result<PathBuf> {
+    let has_tokenizer = |dir: &&OsString| Path::new(dir).join("tokenizer.json").is_file();
+    let found = args.iter().find(has_tokenizer).map(PathBuf::from);
+    let settings = || settings_of(args).and_then(|settings| Some(settings.get("shards")?.as_str()?.into()));
+    found.or_else(settings).ok_or_else(|| {
+        Failure::new("--sample-prompt needs the tokenizer of the shards, and no argument is a directory that has one")
+            .with_hint("curate train SHARDS --sample-prompt TEXT")
+    })
+}
+
+/// `--sample-prompt-ids` for the `sample-prompt` of a settings file, if nothing on the command line is about it.
+fn sample_of_settings(args: &[OsString]) -> Result<Option<OsString>> {
+    if args.iter().any(|arg| starts_with(arg, "--sample-prompt-ids")) {
+        return Ok(None);
+    }
+    let settings = settings_of(args);
+    let Some(text) = settings.as_ref().and_then(|s| s.get("sample-prompt")?.as_str()) else { return Ok(None) };
+    let ids = ids(&vocabulary_of(args)?, text)?;
+    Ok(Some(OsString::from(format!("--sample-prompt-ids={ids}"))))
+}
+
+/// The settings file of `train`, if there is one that can be read; `curate-train` complains of one that cannot.
+fn settings_of(args: &[OsString]) -> Option<toml::Table> {
+    let at = args.iter().position(|arg| arg == "--config" || starts_with(arg, "--config="))?;
+    let path = match args[at].to_str().and_then(|arg| arg.strip_prefix("--config=")) {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(args.get(at + 1)?),
+    };
+    fs::read_to_string(path).ok()?.parse().ok()
 }
 
 pub(crate) fn eval(command: &EvalCommand) -> Result<Exit> {

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Trains the 56 thousand parameters of char-tiny on a text of 170 characters until it knows it by heart: the loss
 # starts near ln 27 = 3.30 nats and the perplexity on that same text ends below 5.
-# usage: pipelines/char-tiny.sh [DIR]
+# usage: pipelines/handbook-char.sh [DIR]
 set -eu
-dir=${1:-demo/char-tiny}
+dir=${1:-demo/handbook-char}
 curate=${CURATE:-curate}
 
 "$curate" tokenize --tokenizer char:fixtures/char-tiny.txt fixtures/char-tiny.jsonl |
