@@ -63,7 +63,7 @@ impl Gpu {
         let works = |kernel: Attention| -> Result<()> {
             let key = if kernel == Attention::Flash { key.shallow_clone() } else { spread(&key, h)? };
             let (out, attended) = self.shim.attention(kernel, &q, &key, &key, None)?;
-            self.shim.attention_backward(&attended, &out, &q, &key, &key)?;
+            let _gradients = self.shim.attention_backward(&attended, &out, &q, &key, &key)?;
             Ok(())
         };
         let asked = std::env::var("CURATE_ATTENTION").ok();

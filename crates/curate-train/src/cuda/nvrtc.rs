@@ -143,9 +143,10 @@ impl Nvrtc {
         // SAFETY: the program is not used any more.
         unsafe { (f.destroy)(&mut program) };
         let log = String::from_utf8_lossy(&log?).trim_end_matches('\0').to_owned();
-        cubin
-            .map(|cubin| Compiled { cubin, log: log.clone() })
-            .map_err(|problem| format!("{problem}:\n{log}"))
+        match cubin {
+            Ok(cubin) => Ok((cubin, log)),
+            Err(problem) => Err(format!("{problem}:\n{log}")),
+        }
     }
 }
 
