@@ -403,7 +403,11 @@ impl Trainer {
             let loss_nats = engine.loss(&self.model, &batch, options.numerics.micro_batch)?;
             let (loss_nats, targets) =
                 self.group.average(loss_nats, batch.num_targets(), &engine.gradients())?;
-            let grad_norm = engine.grad_norm()?;
+            // An engine knows the norm of what it computed, not of what the processes have averaged.
+            let grad_norm = match self.group.world_size() {
+                1 => engine.grad_norm()?,
+                _ => optim::global_norm(&engine.gradients())?,
+            };
             match self.guard.judge(&options.guard, loss_nats, grad_norm) {
                 Some(cause) => self.skip(cause, &mut log, monitor)?,
                 None => self.update(engine.as_mut(), lr, grad_norm)?,

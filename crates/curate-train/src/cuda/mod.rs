@@ -154,7 +154,7 @@ fn trouble(problem: String) -> Error {
 
 impl Engine for FusedCuda {
     fn loss(&mut self, _: &Model, batch: &Batch, micro_batch: u32) -> Result<f64> {
-        self.0.loss(batch, micro_batch)
+        self.0.loss_of_documents(batch, micro_batch, &batch.starts)
     }
 
     fn gradients(&self) -> Vec<Tensor> {
@@ -167,5 +167,13 @@ impl Engine for FusedCuda {
 
     fn step(&mut self, _: &Model, adamw: &mut AdamW, lr: f64, scale: f64) -> Result<()> {
         self.0.step(adamw, lr, scale)
+    }
+
+    fn refresh(&mut self, parameters: &[usize]) -> Result<()> {
+        self.0.refresh(parameters)
+    }
+
+    fn masks_documents(&self) -> bool {
+        true
     }
 }
