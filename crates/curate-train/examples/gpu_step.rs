@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let row = |row: &[i32]| row[shift..][..seq_len].iter().map(|&id| id.into()).collect::<Vec<i64>>();
             step.chunks_exact(seq_len + 1).flat_map(row).collect()
         };
-        let batch = Batch { rows, seq_len, inputs: ids(0), targets: ids(1) };
+        let batch = Batch { rows, seq_len, inputs: ids(0), targets: ids(1), ..Batch::default() };
         let loss = engine.loss(&model, &batch, u32::try_from(rows)?)?;
         let norm = engine.grad_norm()?;
         let seconds = last.elapsed().as_secs_f64();

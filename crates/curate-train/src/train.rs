@@ -392,7 +392,9 @@ impl Trainer {
                 saver.finish()?;
                 self.finish(&log)?;
                 // A process that joined later has not seen the evaluations that the first one knows from its log.
-                return Ok(without_gain.map_or(Ending::Stopped, |(best, _)| Ending::OutOfPatience(best.clone())));
+                return Ok(
+                    without_gain.map_or(Ending::Stopped, |(best, _)| Ending::OutOfPatience(best.clone()))
+                );
             }
 
             let started = Instant::now();
@@ -488,8 +490,7 @@ impl Trainer {
         let (split, micro_batch) = (&options.data.split, options.numerics.micro_batch);
         let (mut documents, mut documents_in_batch) = (Vec::new(), 0);
         if self.group.leads() {
-            let batch =
-                Loader::start(&self.shards, &options.data, self.step, self.step + 1)?.next_batch()?;
+            let batch = Loader::start(&self.shards, &options.data, self.step, self.step + 1)?.next_batch()?;
             (documents, documents_in_batch) =
                 guard::suspects(&self.model, &self.shards, &self.view, split, &batch, micro_batch)?;
         }

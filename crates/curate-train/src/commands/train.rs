@@ -281,7 +281,8 @@ fn word<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, St
 pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
     let interrupted = signals::listen();
     if args.sample_prompt.is_some() && args.sample_prompt_ids.is_none() {
-        let problem = "curate-train knows ids only: use `curate train`, or give --sample-prompt-ids".to_owned();
+        let problem =
+            "curate-train knows ids only: use `curate train`, or give --sample-prompt-ids".to_owned();
         return Err(Error::Option { flag: "--sample-prompt", problem });
     }
     let place = Place::from_environment(|name| std::env::var(name).ok())?;
@@ -365,7 +366,11 @@ fn report(args: &TrainArgs, quiet: bool, options: &TrainOptions, trainer: &Train
             Ending::OutOfPatience(best) => output::line(&format!(
                 "stopped at step {}: {} evaluations without one better than {:.4} nats/token at step {}; its weights: \
                  curate eval {run} --checkpoint step-{:08}",
-                trainer.step(), options.cadence.patience, best.nats_per_token, best.step, best.step,
+                trainer.step(),
+                options.cadence.patience,
+                best.nats_per_token,
+                best.step,
+                best.step,
             )),
             Ending::Stopped | Ending::Interrupted => {
                 let (step, steps) = (trainer.step(), options.schedule.steps);

@@ -129,7 +129,7 @@ fn batch(config: &ModelConfig) -> Batch {
     let (mut inputs, mut targets) = (ids(), ids());
     inputs.iter_mut().step_by(3).for_each(|id| *id = 0);
     targets.iter_mut().step_by(7).for_each(|id| *id = IGNORE);
-    Batch { rows: ROWS, seq_len, inputs, targets }
+    Batch { rows: ROWS, seq_len, inputs, targets, ..Batch::default() }
 }
 
 /// Compares tensors by the norm of their difference. Those that are small beside all together may differ by a share of that.

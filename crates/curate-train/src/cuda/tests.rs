@@ -584,7 +584,7 @@ fn random_batch(config: &ModelConfig, rows: usize) -> Batch {
     let mut ids = || (0..rows * seq_len).map(|_| (rng.next_u64() % vocab) as i64).collect::<Vec<_>>();
     let (inputs, mut targets) = (ids(), ids());
     targets.iter_mut().step_by(5).for_each(|target| *target = IGNORE);
-    Batch { rows, seq_len, inputs, targets }
+    Batch { rows, seq_len, inputs, targets, ..Batch::default() }
 }
 
 fn engine(model: &Model, dtype: Dtype, recompute: bool) -> Fused<Host> {

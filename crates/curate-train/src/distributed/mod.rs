@@ -21,6 +21,7 @@ pub use place::{LISTEN_FD, Place};
 use tch::{Device, Kind, Tensor};
 
 use crate::model::Model;
+use crate::muon::Muon;
 use crate::optim::AdamW;
 use crate::{Error, Result};
 
@@ -204,7 +205,8 @@ impl Group {
         }
         let _no_grad = tch::no_grad_guard();
         let weights = model.parameters().iter().map(|p| Ok(p.tensor.f_detach()?));
-        let moments = optimizer.moments().iter().filter(|m| !m.are_empty()).flat_map(|m| [&m.first, &m.second]);
+        let moments =
+            optimizer.moments().iter().filter(|m| !m.are_empty()).flat_map(|m| [&m.first, &m.second]);
         let momenta = muon.into_iter().flat_map(Muon::momenta).map(|(_, momentum)| momentum);
         let states = moments.chain(momenta).map(|state| Ok(state.f_detach()?));
         let tensors = weights.chain(states).collect::<Result<Vec<Tensor>>>()?;

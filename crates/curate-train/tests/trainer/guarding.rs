@@ -7,7 +7,8 @@ use crate::support::*;
 
 /// Documents that are easy to foretell, but for one of noise; its number in `train`.
 fn one_noisy_document(dir: &TestDir) -> (std::sync::Arc<curate_shards::ShardSet>, u64) {
-    let mut all: Vec<Vec<u32>> = (0..400).map(|i| (0..30).map(|j| (i + j) % 26).chain([EOD]).collect()).collect();
+    let mut all: Vec<Vec<u32>> =
+        (0..400).map(|i| (0..30).map(|j| (i + j) % 26).chain([EOD]).collect()).collect();
     let mut rng = curate_train::rng::Rng::new(5, "noise");
     all[250] = (0..600).map(|_| (rng.next_u64() % 26) as u32).chain([EOD]).collect();
     let shards = write_shards(&dir.join("shards"), &all, "", &[concat(32)]);
@@ -78,7 +79,9 @@ fn what_is_no_number_ends_the_run_at_once_or_after_ten_tries() {
         let error = trainer.train(None, &mut losses, &never).unwrap_err().to_string();
         let expected = match sigma {
             0.0 => "the loss is no finite number at step 1; the model was not updated".to_owned(),
-            _ => "10 updates in a row were not made, the last at step 10: loss is no finite number".to_owned(),
+            _ => {
+                "10 updates in a row were not made, the last at step 10: loss is no finite number".to_owned()
+            }
         };
         assert_eq!(error, expected);
         let log = std::fs::read_to_string(run.join("log.jsonl")).unwrap();
