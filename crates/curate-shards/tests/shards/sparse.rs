@@ -32,6 +32,7 @@ fn patch_manifest(dir: &TestDir, changes: &[(&str, &str)]) {
 /// One shard of 2^31 + 10 documents, of which the first and the last three have an entry in the index: 43 GB of index. The
 /// tokens of the last lie past 2^32.
 #[test]
+#[allow(clippy::print_stderr)] // a test that is skipped says so
 fn documents_past_two_to_the_thirty_one() {
     const DOCUMENTS: u64 = (1 << 31) + 10;
     const TOKENS: u64 = (1 << 32) + 100;
@@ -49,7 +50,7 @@ fn documents_past_two_to_the_thirty_one() {
     ];
     let holes: Option<Vec<File>> = files.iter().map(|(name, bytes)| hole(&dir, name, *bytes)).collect();
     let Some([idx, bin, bytes, dom]) = holes.as_deref() else {
-        println!("skipped: the file system holds no files of {idx_bytes} bytes with holes");
+        eprintln!("skipped: the file system holds no files of {idx_bytes} bytes with holes");
         return;
     };
     idx.write_all_at(&DOCUMENTS.to_le_bytes(), 18).unwrap();
