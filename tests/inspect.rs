@@ -89,7 +89,7 @@ fn a_shard_set_shows_what_it_holds() {
         curate(["inspect", path].iter().chain(options), "").ok().stdout().to_owned()
     };
     let shown = with(&[]);
-    for expected in ["\ntrain ", "\nval ", "view train T=32", "fingerprint "] {
+    for expected in ["\ntrain ", "\nval ", "view train (concat)", "T=32 ", "fingerprint "] {
         assert!(shown.contains(expected), "{expected:?} is not in\n{shown}");
     }
     let manifest: serde_json::Value = serde_json::from_str(&with(&["--json"])).unwrap();

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use curate_shards::{BatchPlan, Row, ShardSet};
+use curate_shards::{Row, ShardSet};
 
 use crate::support::{Scratch, corpus, root, shell};
 
@@ -22,6 +22,17 @@ for step in range(40):
             print(length, *starts, '|', *tokens)
 ";
 
+/// Documents of two sources in turn.
+fn two_sources() -> String {
+    let lines = corpus(12);
+    let records = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let named = records.enumerate().map(|(i, mut record)| {
+        record["source"] = ["web", "code"][i % 2].into();
+        record.to_string() + "\n"
+    });
+    named.collect()
+}
+
 #[test]
 fn rows_come_in_the_order_of_the_trainer() {
     let numpy = Command::new("python3").args(["-c", "import numpy"]).output();
@@ -33,8 +44,16 @@ fn rows_come_in_the_order_of_the_trainer() {
     let shards = dir.path("shards");
     let pack =
         "curate tokenize --quiet --tokenizer bytes | curate pack --quiet --seq-len 64 --shard-tokens 5000";
-    for policy in ["concat", "best-fit"] {
-        shell(&format!("{pack} --force --policy {policy} -o '{}'", shards.display()), corpus(12)).ok();
+    for policy in [
+        "concat",
+        "best-fit",
+        "best-fit --long truncate",
+        "best-fit --materialise=row",
+        "concat --materialise=7",
+        "best-fit --mix web=2,code=1:3",
+        "best-fit --mix web=2,code=1:3 --materialise=7",
+    ] {
+        shell(&format!("{pack} --force --policy {policy} -o '{}'", shards.display()), two_sources()).ok();
         let out = Command::new("python3")
             .args(["-c", SCRIPT, shards.to_str().unwrap(), "64"])
             .env("PYTHONPATH", root().join("python"))
@@ -44,7 +63,7 @@ fn rows_come_in_the_order_of_the_trainer() {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         let set = ShardSet::open(&shards).unwrap();
         let (split, view) = (set.split("train").unwrap(), set.view("train", 64).unwrap());
-        let plan = BatchPlan::new(7, view.num_rows(), 6).unwrap();
+        let plan = view.plan(7, 6).unwrap();
         let mut row = Row::new(64);
         let mut expected = String::new();
         let numbers = |n: &mut dyn Iterator<Item = String>| n.collect::<Vec<_>>().join(" ");

@@ -14,6 +14,9 @@ exactly, and any number of ranks shares the same global batches.
         batch["cu_seqlens"]               # a list of int32 arrays, one a row: document starts, then T
         torch.save(batches.state_dict(), ...)
 
+A view that was packed with `--mix` serves its sources in turns, and rows that were copied out with `--materialise` are
+read from their copy, without being asked to. What this reader does not know, it refuses by name.
+
 Files are mapped, not read; only numpy is needed. With torch installed, `Rows` is a `torch.utils.data.Dataset`, `Batches`
 an `IterableDataset`, and arrays come as tensors unless `numpy_only=True`.
 """
@@ -31,7 +34,7 @@ except ImportError:
     torch = None
     Dataset = IterableDataset = object
 
-__all__ = ["Batches", "Plan", "Rows", "ShardError"]
+__all__ = ["Batches", "Mix", "Plan", "Rows", "ShardError"]
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -48,31 +51,24 @@ def _mix(z):
     return z ^ (z >> 31)
 
 
-class Plan:
-    """Which row the n-th sample is: each epoch visits every row once, in an order of its own.
+class _Order:
+    """The order of one epoch: a bijection of the numbers below `num_rows`.
 
     A Feistel network over the smallest power of two that holds all rows, walked until it lands on a row that exists;
     the same function as in the Rust crate's `plan.rs`, where it is written down.
     """
 
-    def __init__(self, seed, num_rows):
-        if num_rows < 1:
-            raise ValueError("num_rows: must be at least 1")
-        self.seed, self.num_rows = seed & _MASK, num_rows
+    def __init__(self, seed, epoch, num_rows):
+        self.num_rows = num_rows
         bits = (num_rows - 1).bit_length()
         self._right_bits = (bits + 1) // 2
         self._left_mask = (1 << (bits // 2)) - 1
         self._right_mask = (1 << self._right_bits) - 1
-        self._epoch = None
-        self._keys = ()
+        key = _mix((_mix((seed + _GOLDEN) & _MASK) + _GOLDEN * (epoch + 1)) & _MASK)
+        self._keys = tuple(_mix((key + _GOLDEN * (i + 1)) & _MASK) for i in range(8))
 
-    def sample(self, n):
-        """Epoch and row of the n-th sample since the start of training."""
-        epoch, x = divmod(n, self.num_rows)
-        if epoch != self._epoch:
-            key = _mix((_mix((self.seed + _GOLDEN) & _MASK) + _GOLDEN * (epoch + 1)) & _MASK)
-            self._keys = tuple(_mix((key + _GOLDEN * (i + 1)) & _MASK) for i in range(8))
-            self._epoch = epoch
+    def row(self, x):
+        """The row at a position."""
         keys = self._keys
         while True:
             left, right = x >> self._right_bits, x & self._right_mask
@@ -81,7 +77,120 @@ class Plan:
                 right ^= _mix(keys[i + 1] ^ left) & self._right_mask
             x = (left << self._right_bits) | right
             if x < self.num_rows:
-                return epoch, x
+                return x
+
+    def position(self, x):
+        """The position of a row."""
+        keys = self._keys
+        while True:
+            left, right = x >> self._right_bits, x & self._right_mask
+            for i in range(6, -1, -2):
+                right ^= _mix(keys[i + 1] ^ left) & self._right_mask
+                left ^= _mix(keys[i] ^ right) & self._left_mask
+            x = (left << self._right_bits) | right
+            if x < self.num_rows:
+                return x
+
+
+class Plan:
+    """Which row the n-th sample is: each epoch visits every row once, in an order of its own."""
+
+    def __init__(self, seed, num_rows):
+        if num_rows < 1:
+            raise ValueError("num_rows: must be at least 1")
+        self.seed, self.num_rows = seed & _MASK, num_rows
+        self._epoch, self._order = None, None
+
+    def sample(self, n):
+        """Epoch and row of the n-th sample since the start of training."""
+        epoch, position = divmod(n, self.num_rows)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, _Order(self.seed, epoch, self.num_rows)
+        return epoch, self._order.row(position)
+
+
+class Mix:
+    """The turns of the sources of a mix, mapped; the file is drawn in the Rust crate's `mix.rs`."""
+
+    def __init__(self, path, manifest, view_checksum):
+        with open(path, "rb") as file:
+            header = file.read(48 + 32 * len(manifest["sources"]))
+        number = lambda at, size: int.from_bytes(header[at : at + size], "little")  # noqa: E731
+        if header[:8] != b"CURMIX\0\0" or number(8, 4) != 1:
+            raise ShardError(f"{path}: not a mix of version 1")
+        self.names = [source["name"] for source in manifest["sources"]]
+        k, self.samples, self._block = number(12, 4), number(16, 8), number(24, 8)
+        if k != len(self.names) or self.samples != manifest["samples"] or f"{number(32, 16):032x}" != view_checksum:
+            raise ShardError(f"{path}: it is not the mix that the manifest names")
+        # First row, rows, draws of a cycle and salt of each source.
+        self.sources = [tuple(number(48 + 32 * s + 8 * i, 8) for i in range(4)) for s in range(k)]
+        blocks = -(-self.samples // self._block)
+        self._counts = _map(path, "<u8", blocks * k, 48 + 32 * k).reshape(blocks, k)
+        self._turns = _map(path, "u1", self.samples, 48 + 32 * k + 8 * k * blocks)
+        self._orders = {}
+
+    def order(self, seed, source, epoch):
+        """The order of a source in an epoch; the last one of each source is kept."""
+        key, order = self._orders.get(source, (None, None))
+        if key != (seed, epoch):
+            _, rows, _, salt = self.sources[source]
+            order = _Order((seed + salt) & _MASK, epoch, rows)
+            self._orders[source] = ((seed, epoch), order)
+        return order
+
+    def sample(self, seed, n):
+        """Source, epoch of the source and row of the n-th sample since the start of training."""
+        cycle, at = divmod(n, self.samples)
+        source, start = int(self._turns[at]), at // self._block * self._block
+        first, rows, draws, _ = self.sources[source]
+        before = int(self._counts[at // self._block, source]) + np.count_nonzero(self._turns[start:at] == source)
+        epoch, position = divmod(cycle * draws + before, rows)
+        return source, epoch, first + self.order(seed, source, epoch).row(position)
+
+
+class _MixedPlan:
+    """A `Plan` over the turns of a mix."""
+
+    def __init__(self, seed, mix):
+        self.seed, self.mix = seed & _MASK, mix
+
+    def sample(self, n):
+        _, epoch, row = self.mix.sample(self.seed, n)
+        return epoch, row
+
+
+class _Copies:
+    """Rows that were copied out; the file is drawn in the Rust crate's `rows.rs`."""
+
+    def __init__(self, path, view, width, mix, checksum):
+        with open(path, "rb") as file:
+            header = file.read(56)
+        number = lambda at, size: int.from_bytes(header[at : at + size], "little")  # noqa: E731
+        if header[:8] != b"CURROWS\0" or number(8, 4) != 1:
+            raise ShardError(f"{path}: not a row file of version 1")
+        if number(32, 8) != view["rows"] or f"{number(40, 16):032x}" != checksum:
+            raise ShardError(f"{path}: its rows are not those of the view")
+        length = view["seq_len"] + 1
+        self._rows = _map(path, width, view["rows"] * length, 4096).reshape(view["rows"], length)
+        code, self._seed = number(20, 4), number(24, 8)
+        if code not in (0, 1):
+            raise ShardError(f"{path}: order {code} is not known to this reader")
+        self._mix = mix
+        self._order = _Order(self._seed, 0, view["rows"]) if code == 1 and mix is None and view["rows"] else None
+        self._by_number = code == 0
+        self._orders = {} if mix is None else {s: _Order((self._seed + salt) & _MASK, 0, rows)
+                                               for s, (_, rows, _, salt) in enumerate(mix.sources)}
+
+    def row(self, row):
+        if self._by_number:
+            place = row
+        elif self._mix is None:
+            place = self._order.position(row)
+        else:
+            source = bisect_right([first for first, *_ in self._mix.sources], row) - 1
+            first = self._mix.sources[source][0]
+            place = first + self._orders[source].position(row - first)
+        return self._rows[place]
 
 
 def _map(path, dtype, count, offset=0):
@@ -139,8 +248,8 @@ class Rows(Dataset):
         self.directory, self.split, self.seq_len = directory, split, seq_len
         self.eod = manifest["tokenizer"]["eod"]
         self.vocab_size = manifest["tokenizer"]["vocab_size"]
-        # Identity of the rows: what a resumed run compares.
-        self.checksum = view["xxh3_128"]
+        # Identity of the rows, and of their turns: what a resumed run compares.
+        self.checksum = (view.get("mix") or view)["xxh3_128"]
         self._torch = torch is not None and not numpy_only
         width = {"u16": "<u2", "i32": "<i4"}[manifest["token_width"]]
         self._shards, self._firsts, first = [], [], 0
@@ -155,11 +264,24 @@ class Rows(Dataset):
             header = file.read(64)
         if header[:8] != b"CURVIEW\0" or int.from_bytes(header[8:12], "little") != 1:
             raise ShardError(f"{path}: not a view of version 1")
+        unknown = int.from_bytes(header[20:24], "little") & ~3
+        if unknown:
+            raise ShardError(f"{path}: flags {unknown:#x} are not known to this reader")
         if int.from_bytes(header[24:32], "little") != self.num_rows:
             raise ShardError(f"{path}: number of rows is not {self.num_rows}")
         self._starts = _map(path, "<u8", self.num_rows + 1, 64)
         run = np.dtype([("document", "<u8"), ("offset", "<u4"), ("length", "<u4")])
         self._runs = _map(path, run, view["runs"], 64 + 8 * (self.num_rows + 1))
+        self.mix = self._copies = None
+        if view.get("mix"):
+            self.mix = Mix(os.path.join(directory, view["mix"]["file"]), view["mix"], view["xxh3_128"])
+        if view.get("materialised"):
+            path = os.path.join(directory, view["materialised"]["file"])
+            self._copies = _Copies(path, view, width, self.mix, self.checksum)
+
+    def plan(self, seed):
+        """The order in which training with this seed visits the rows: `.sample(n)` is the epoch and row of the n-th."""
+        return Plan(seed, self.num_rows) if self.mix is None else _MixedPlan(seed, self.mix)
 
     def __len__(self):
         return self.num_rows
@@ -176,6 +298,13 @@ class Rows(Dataset):
         if not 0 <= row < self.num_rows:
             raise IndexError(f"the view has {self.num_rows} rows, none numbered {row}")
         filled, starts = 0, []
+        if self._copies is not None:
+            out[:] = self._copies.row(row)
+            for length in self._runs[int(self._starts[row]) : int(self._starts[row + 1])]["length"]:
+                starts.append(filled)
+                filled += int(length)
+            out[filled:] = self.eod
+            return filled, starts
         for run in self._runs[int(self._starts[row]) : int(self._starts[row + 1])]:
             offset, length = int(run["offset"]), int(run["length"])
             tokens = self.document(int(run["document"]))[offset : offset + length]
@@ -220,7 +349,7 @@ class Batches(IterableDataset):
             raise ValueError(f"rows_per_step: {rows_per_step} rows cannot be shared equally by {world} ranks")
         self.rows, self.rows_per_step, self.seed = rows, rows_per_step, seed
         self.rank, self.world, self.step = rank, world, 0
-        self._plan = Plan(seed, len(rows))
+        self._plan = rows.plan(seed)
 
     def row_numbers(self, step):
         """The rows of this rank in a step."""

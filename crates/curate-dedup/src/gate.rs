@@ -8,6 +8,7 @@ use crate::banding::match_probability;
 use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::kept::{Kept, KeptBudget};
+use crate::mark::mark;
 use crate::options::{DedupOptions, MinHashOptions, Place, Storage};
 use crate::sketch::{DedupMapper, DedupWork, Sketcher};
 use crate::spill::SpillDir;
@@ -70,6 +71,8 @@ pub struct DedupGate {
     tally: Tally,
     /// A buffer.
     found: Vec<DocNumber>,
+    /// Field for the cluster of a document, where copies stay.
+    mark: Option<String>,
 }
 
 impl DedupGate {
@@ -95,7 +98,12 @@ impl DedupGate {
         };
         let minhash = minhash.map(|options| (Star::new(options.threshold, options.verify), options));
         let tally = Tally::new(memory / 32);
-        Ok(Self { table, kept, dir, index, minhash, tally, found: Vec::new() })
+        Ok(Self { table, kept, dir, index, minhash, tally, found: Vec::new(), mark: None })
+    }
+
+    /// Keeps copies too, and writes into this field of every document the id of the kept one that it repeats, or its own.
+    pub fn set_mark(&mut self, field: Option<String>) {
+        self.mark = field;
     }
 
     /// What was found so far.
@@ -237,7 +245,11 @@ impl Gate for DedupGate {
     type Work = DedupWork;
 
     fn admit(&mut self, doc: &mut Document<'_>, work: DedupWork) -> curate_core::Result<Verdict> {
-        self.decide(doc, work).map_err(curate_core::Error::other)
+        let verdict = self.decide(doc, work).map_err(curate_core::Error::other)?;
+        Ok(match &self.mark {
+            Some(field) => mark(doc, field, &verdict),
+            None => verdict,
+        })
     }
 }
 

@@ -67,6 +67,7 @@ mod gate;
 mod keys;
 mod twopass;
 mod lines;
+mod mark;
 mod bloom;
 mod substring;
 mod semantic;

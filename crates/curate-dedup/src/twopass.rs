@@ -28,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::external::{Cursor, Sorted, Sorter};
 use crate::gate::{DedupGate, Deduplicator};
 use crate::keys::{KeyGate, KeySummary};
+use crate::mark::mark;
 use crate::options::{DedupOptions, MinHashOptions, Place, Storage};
 use crate::semantic::{
     Chosen, Cosines, EmbeddingSource, Found, Rows, SemanticError, SemanticOptions, SemanticReport, Wanted,
@@ -904,7 +905,8 @@ impl Decisions {
         let mut cursor = self.removals.start()?;
         let next = cursor.next(&self.removals)?;
         let seen = Seen::default();
-        Ok(DecidedGate { decisions: Arc::clone(self), cursor, next, place: 0, seen, bytes: Vec::new() })
+        let decisions = Arc::clone(self);
+        Ok(DecidedGate { decisions, cursor, next, place: 0, seen, bytes: Vec::new(), mark: None })
     }
 }
 
@@ -931,9 +933,16 @@ pub struct DecidedGate {
     place: u64,
     seen: Seen,
     bytes: Vec<u8>,
+    /// Field for the cluster of a document, where copies stay.
+    mark: Option<String>,
 }
 
 impl DecidedGate {
+    /// Keeps copies too, and writes into this field of every document the id of the kept one that it repeats, or its own.
+    pub fn set_mark(&mut self, field: Option<String>) {
+        self.mark = field;
+    }
+
     pub fn decisions(&self) -> &Decisions {
         &self.decisions
     }
@@ -969,7 +978,11 @@ impl Gate for DecidedGate {
     type Work = ();
 
     fn admit(&mut self, doc: &mut Document<'_>, (): ()) -> curate_core::Result<Verdict> {
-        self.apply(doc).map_err(curate_core::Error::other)
+        let verdict = self.apply(doc).map_err(curate_core::Error::other)?;
+        Ok(match &self.mark {
+            Some(field) => mark(doc, field, &verdict),
+            None => verdict,
+        })
     }
 }
 

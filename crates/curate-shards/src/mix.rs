@@ -616,6 +616,26 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
+        fn any_text_is_a_spec_or_an_error(text in "[a-c=:,.0-9e+-]{0,24}") {
+            if let Ok(spec) = MixSpec::parse(&text, None) {
+                prop_assert!(!spec.sources.is_empty());
+                let positive = |number: f64| number > 0.0 && number.is_finite();
+                for source in &spec.sources {
+                    prop_assert!(positive(source.share) && source.max_epochs.is_none_or(positive));
+                }
+                let written: Vec<String> = spec
+                    .sources
+                    .iter()
+                    .map(|source| match source.max_epochs {
+                        Some(epochs) => format!("{}={}:{epochs}", source.name, source.share),
+                        None => format!("{}={}", source.name, source.share),
+                    })
+                    .collect();
+                prop_assert_eq!(MixSpec::parse(&written.join(","), None).unwrap(), spec);
+            }
+        }
+
+        #[test]
         fn every_beginning_is_within_a_row(draws in prop::collection::vec(1u64..400, 1..12)) {
             let greatest = greatest_distance(&draws);
             let k = draws.len().max(2) as f64;

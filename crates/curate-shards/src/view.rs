@@ -302,21 +302,6 @@ impl View {
         self.runs(row)?.try_for_each(|run| split.will_need(run.document, run.offset, run.length))
     }
 
-    /// Fills `out` from the copy of the row: the runs say how long it is and where its documents begin.
-    fn fill_from(&self, rows: &Rows, row: u64, out: &mut Row) -> Result<()> {
-        for run in self.runs(row)? {
-            let length = run.length as usize;
-            if out.tokens.len() - out.len < length || length == 0 {
-                return Err(self.damaged(row, &format!("{run:?} does not fit")));
-            }
-            out.document_starts.push(u32::try_from(out.len).expect("positions of a row fit u32"));
-            out.len += length;
-        }
-        rows.tokens(row)?.copy_to_i64(0..out.len, &mut out.tokens[..out.len]);
-        out.tokens[out.len..].fill(self.eod);
-        Ok(())
-    }
-
     /// The runs of a row in order: which document every token comes from.
     ///
     /// # Errors
@@ -342,6 +327,21 @@ impl View {
         let (offset, length) =
             (u32_at(bytes, base + 8, 0).unwrap_or(0), u32_at(bytes, base + 12, 0).unwrap_or(0));
         Run { document, offset, length }
+    }
+
+    /// Fills `out` from the copy of the row: the runs say how long it is and where its documents begin.
+    fn fill_from(&self, rows: &Rows, row: u64, out: &mut Row) -> Result<()> {
+        for run in self.runs(row)? {
+            let length = run.length as usize;
+            if out.tokens.len() - out.len < length || length == 0 {
+                return Err(self.damaged(row, &format!("{run:?} does not fit")));
+            }
+            out.document_starts.push(u32::try_from(out.len).expect("positions of a row fit u32"));
+            out.len += length;
+        }
+        rows.tokens(row)?.copy_to_i64(0..out.len, &mut out.tokens[..out.len]);
+        out.tokens[out.len..].fill(self.eod);
+        Ok(())
     }
 
     #[cold]

@@ -705,7 +705,7 @@ fn check_finished(dir: &Path, finished: &ShardManifest, entry: &ShardManifest) -
 
 /// A file of a shard: written, or only hashed because it is there.
 enum ShardFile {
-    New(AtomicFile),
+    New(Box<AtomicFile>),
     Finished(Box<Xxh3>),
 }
 
@@ -713,7 +713,7 @@ impl ShardFile {
     fn create(path: &Path, is_finished: bool) -> Result<ShardFile> {
         match is_finished {
             true => Ok(ShardFile::Finished(Box::new(Xxh3::new()))),
-            false => AtomicFile::create(path).map(ShardFile::New),
+            false => AtomicFile::create(path).map(|file| ShardFile::New(Box::new(file))),
         }
     }
 

@@ -14,7 +14,8 @@ pub struct EncodedDocument {
     pub source: String,
     /// UTF-8 bytes of the text: the unit of bits per byte.
     pub n_bytes: u32,
-    /// The low 64 bits of [`content_key`]: equal texts fall on the same side of a split.
+    /// What decides the side of a split: the low 64 bits of [`content_key`], so that equal texts fall on one side, or
+    /// what [`EncodeMapper::with_keys`] says.
     pub key: u64,
     /// Ends in the end-of-document id; an empty text is that one id. At most `i32::MAX` of them.
     pub tokens: Vec<TokenId>,
@@ -25,14 +26,29 @@ pub struct EncodedDocument {
 /// Counts `tokens` (ends of documents included) and `unknown_tokens`. Drops what cannot be encoded:
 /// `not_in_alphabet`, `text_ends_document` (the text alone gives the end-of-document id), `document_too_long`
 /// (4 GiB of text or 2^31 tokens), `not_encodable`.
-#[derive(Debug)]
 pub struct EncodeMapper<'t> {
     tokenizer: &'t Tokenizer,
+    keys: Option<&'t KeyOf>,
+}
+
+/// Something that a document has in common with those that belong to the same side of a split; `None` if it stands alone.
+pub type KeyOf = dyn Fn(&Document<'_>) -> Option<u64> + Send + Sync;
+
+impl std::fmt::Debug for EncodeMapper<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EncodeMapper").field("tokenizer", &self.tokenizer).finish_non_exhaustive()
+    }
 }
 
 impl<'t> EncodeMapper<'t> {
     pub fn new(tokenizer: &'t Tokenizer) -> Self {
-        Self { tokenizer }
+        Self { tokenizer, keys: None }
+    }
+
+    /// Takes the key of a document from `keys` where that has one.
+    #[must_use]
+    pub fn with_keys(self, keys: Option<&'t KeyOf>) -> Self {
+        Self { keys, ..self }
     }
 
     fn encode(&self, doc: &Document<'_>, scratch: &mut EncodeScratch) -> Result<EncodedDocument, Error> {
@@ -46,7 +62,7 @@ impl<'t> EncodeMapper<'t> {
             return Err(too_long(tokens.len()));
         }
         tokens.shrink_to_fit(); // It waits for its turn with all the others of its block.
-        let key = content_key(text) as u64;
+        let key = self.keys.and_then(|key| key(doc)).unwrap_or_else(|| content_key(text) as u64);
         Ok(EncodedDocument { id: doc.id().to_owned(), source: doc.source().to_owned(), n_bytes, key, tokens })
     }
 }

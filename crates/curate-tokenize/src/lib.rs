@@ -42,7 +42,7 @@ mod error;
 
 pub use blocks::Instructions;
 pub use classes::UNICODE_VERSION;
-pub use encode::{EncodeMapper, EncodedDocument};
+pub use encode::{EncodeMapper, EncodedDocument, KeyOf};
 pub use error::{Error, Result};
 pub use fast::EncodeScratch;
 pub use stream::{

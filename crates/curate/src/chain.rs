@@ -15,7 +15,7 @@ use curate_dedup::{
     UnitMapper,
 };
 use curate_io::{DocumentSink, DropLog, DropLogStyle, Inputs, Progress, Records, Resolved, resolve};
-use curate_tokenize::{CountMapper, EncodeMapper, Tokenizer, WordCounter};
+use curate_tokenize::{CountMapper, WordCounter};
 use serde_json::Value;
 
 use crate::cli::{OutputOptions, StreamOptions};
@@ -23,7 +23,7 @@ use crate::commands::clean::guards::Guard;
 use crate::commands::decontaminate::{self, LeakGate};
 use crate::commands::dedup::{substring, two_pass};
 use crate::commands::read::ReadOptions;
-use crate::commands::tokenize::TokenEnd;
+use crate::commands::tokenize::{Encoder, TokenEnd};
 use crate::failure::{Exit, Result};
 use crate::signals::Watched;
 use crate::summary::{Extra, Summary};
@@ -60,7 +60,7 @@ pub(crate) enum Kind {
     FindRepeats(RepeatMapper, Box<RepeatFinder>),
     Substrings(Box<SubstringGate>, Option<PathBuf>),
     Decontaminate(Box<Decontaminator>, Box<LeakGate>),
-    Tokenize(Box<Tokenizer>, Box<TokenEnd>),
+    Tokenize(Box<Encoder>, Box<TokenEnd>),
     CountWords(Box<WordCounter>),
     /// One that only its command knows.
     View(Box<dyn View>),
@@ -136,7 +136,7 @@ impl Kind {
             Self::FindRepeats(mapper, finder) => Stage::gated(name, &*mapper, &mut **finder),
             Self::Substrings(gate, _) => Stage::gated(name, SubstringMapper, &mut **gate),
             Self::Decontaminate(mapper, gate) => Stage::gated(name, &**mapper, &mut **gate),
-            Self::Tokenize(tokenizer, end) => Stage::gated(name, EncodeMapper::new(tokenizer), &mut **end),
+            Self::Tokenize(encoder, end) => Stage::gated(name, encoder.mapper(), &mut **end),
             Self::CountWords(counter) => Stage::filter(name, CountMapper::new(counter)),
             Self::View(view) => view.stage(),
         }

@@ -134,13 +134,31 @@ from_library!(
     curate_clean::Error,
     curate_clean::quality::QualityError,
     curate_dedup::Error,
-    curate_shards::Error,
     curate_tokenize::Error
 );
+
+impl From<curate_shards::Error> for Failure {
+    fn from(error: curate_shards::Error) -> Self {
+        let exit = match error {
+            curate_shards::Error::Unbalanced { .. } => Exit::BadData,
+            _ => Exit::CouldNotRun,
+        };
+        Self { hint: error.hint(), error: Box::new(error), exit }
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_that_do_not_balance_are_bad_data() {
+        let problem = "3 in, 2 out".to_owned();
+        let unbalanced = curate_shards::Error::Unbalanced { path: "train.T8.view".into(), problem };
+        assert_eq!(Failure::from(unbalanced).exit, Exit::BadData);
+        let absent = curate_shards::Error::NotAShardSet { dir: "x".into() };
+        assert_eq!(Failure::from(absent).exit, Exit::CouldNotRun);
+    }
 
     #[test]
     fn an_interruption_is_found_below_its_context() {

@@ -6,6 +6,7 @@
 //! - `resume`: interrupted runs that go on.
 //! - `convert`: to other formats and back.
 //! - `damage`: files that were cut or changed.
+//! - `sparse`: counts past 32 bits, in files with holes.
 //! - `support`: small corpora, directories, the independent reader.
 
 #![allow(clippy::disallowed_methods)] // tests make files as they need them
@@ -15,5 +16,7 @@ mod damage;
 mod mixed;
 mod resume;
 mod round_trip;
+#[cfg(target_os = "linux")]
+mod sparse;
 mod support;
 mod writer;

@@ -196,6 +196,12 @@ pub(crate) struct DedupStage {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) index: Option<PathBuf>,
 
+    /// Drop nothing: write into this field of every document the id of the document it would have been dropped for, or its
+    /// own (`curate tokenize --cluster-field` keeps such clusters on one side of a split)
+    #[arg(long, value_name = "FIELD", conflicts_with_all = ["key", "lines", "paragraphs", "bloom", "semantic", "substring", "substring_bytes", "removed", "rejects"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mark: Option<String>,
+
     /// What is asked of a candidate
     #[arg(long, value_name = "HOW", default_value = "jaccard")]
     verify: Verify,
@@ -261,6 +267,9 @@ impl DedupStage {
         if self.bloom.is_some() && self.keeps_the_best() {
             return Err(Failure::new("a Bloom filter keeps the first copy")
                 .with_hint("leave out --keep, or use --exact instead of --bloom"));
+        }
+        if let Some(field) = &self.mark {
+            FieldPath::parse(field)?;
         }
         self.semantic.check(self.index.is_some())?;
         self.substrings.check(self.index.is_some())?;
@@ -384,11 +393,14 @@ impl DedupStage {
         };
         let options = DedupOptions { exact: true, minhash };
         if cluster == Cluster::Star && !self.keeps_the_best() {
-            let (mapper, gate) = Deduplicator::new(options)?.split(storage)?;
+            let (mapper, mut gate) = Deduplicator::new(options)?.split(storage)?;
+            gate.set_mark(self.mark.clone());
             return Ok(Kind::Dedup(mapper, Box::new(gate)));
         }
         if let Some(decisions) = settled.next() {
-            return Ok(Kind::Decided(NAME, Box::new(decisions.gate()?)));
+            let mut gate = decisions.gate()?;
+            gate.set_mark(self.mark.clone());
+            return Ok(Kind::Decided(NAME, Box::new(gate)));
         }
         let (mapper, gate) = gather_contents(options, cluster, self.order()?, storage)?;
         Ok(Kind::Gather(NAME, mapper, Box::new(gate)))

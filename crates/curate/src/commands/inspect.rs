@@ -7,10 +7,11 @@ use std::path::Path;
 use clap::Args;
 use curate_core::{Codec, Counters, Document, Error, Gate, Mapper, Report, Verdict, Work};
 use curate_io::{Output, Records};
-use curate_shards::{DocumentRef, Manifest, ShardSet, Split};
+use curate_shards::{DocumentRef, LongDocuments, Manifest, ShardSet, Split};
 use serde_json::{Map, Value, json};
 
 use crate::cli::StreamOptions;
+use crate::commands::pack::lines_of_view;
 use crate::failure::{Exit, Failure, Result};
 use crate::scan::Scan;
 use crate::summary::{bytes, thousands};
@@ -304,15 +305,14 @@ fn show_set(set: &ShardSet) -> String {
     }
     lines.push(String::new());
     for view in &manifest.views {
-        lines.push(format!(
-            "view {} T={} ({}): {} rows, {} padding tokens, {} documents cut",
-            view.split,
-            view.seq_len,
-            view.policy.name(),
-            thousands(view.rows),
-            thousands(view.padding),
-            thousands(view.documents_cut)
-        ));
+        let documents = manifest.splits.iter().find(|split| split.name == view.split);
+        let said = lines_of_view(view, documents.map_or(0, |split| split.documents));
+        let policy = match view.long {
+            LongDocuments::Split => view.policy.name().to_owned(),
+            LongDocuments::Truncate => format!("{}, long documents truncated", view.policy.name()),
+        };
+        lines.push(format!("view {} ({policy})", view.split));
+        lines.extend(said.into_iter().map(|line| format!("  {line}")));
     }
     lines.push(String::new());
     lines.join("\n")

@@ -61,7 +61,7 @@ pub(crate) fn execute(command: &RunCommand) -> Result<Exit> {
     let name = command.pipeline.display().to_string();
     let text = std::fs::read_to_string(&command.pipeline)
         .map_err(|e| Failure::new(e.to_string()).context(format!("cannot read {name}")))?;
-    let pipeline = Pipeline::parse(&text, &name, &command.set)?;
+    let mut pipeline = Pipeline::parse(&text, &name, &command.set)?;
     if command.dry_run {
         let shown = writeln!(io::stdout(), "{}\n{}", pipeline.plan(), pipeline.shell());
         return shown
@@ -69,7 +69,12 @@ pub(crate) fn execute(command: &RunCommand) -> Result<Exit> {
             .map_err(|e| curate_core::Error::io("cannot write stdout", e).into());
     }
     match pipeline.top.run_dir.clone() {
-        Some(dir) => pipeline.run_resumable(&dir, command.restart),
+        Some(dir) => {
+            if command.restart {
+                pipeline.restart_shards();
+            }
+            pipeline.run_resumable(&dir, command.restart)
+        }
         None => pipeline.run_fused(),
     }
 }
@@ -163,6 +168,15 @@ impl Pipeline {
         Ok(Self { top, read, stages, commands })
     }
 
+    /// Lets `pack` keep nothing of what an interrupted run finished.
+    fn restart_shards(&mut self) {
+        for stage in &mut self.stages {
+            if let StageOptions::Pack(pack) = stage {
+                pack.restart = true;
+            }
+        }
+    }
+
     /// What a run would read and keep, for people.
     fn plan(&self) -> String {
         let mut lines = match find_inputs(&self.top.stream) {
@@ -224,7 +238,7 @@ impl Pipeline {
                         Some(StageOptions::Pack(pack)) => TokenEnd::shards(pack.writer(&tokenizer, replace)?),
                         _ => TokenEnd::stream(output.clone(), &tokenizer)?,
                     };
-                    options.prepare(tokenizer, end)
+                    options.prepare(tokenizer, end)?
                 }
                 StageOptions::Pack(_) => continue,
             });

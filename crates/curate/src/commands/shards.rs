@@ -202,6 +202,7 @@ impl ConvertCommand {
                 shard_tokens: self.file_tokens,
                 lineage: json!({ "shards convert": { "from": from.name() } }),
                 force: self.force,
+                restart: true,
                 ..writer
             })
         })

@@ -5,14 +5,18 @@ use std::path::PathBuf;
 
 use clap::Args;
 use curate_core::{Document, Error, Gate, Verdict};
-use curate_io::Output;
+use curate_io::{FieldPath, Output, field_of};
 use curate_shards::{ShardSetWriter, TokenDocument};
-use curate_tokenize::{EncodedDocument, LoadOptions, StreamHeader, TokenStreamWriter, Tokenizer};
+use curate_tokenize::{
+    EncodeMapper, EncodedDocument, KeyOf, LoadOptions, StreamHeader, TokenStreamWriter, Tokenizer,
+};
 use serde::Serialize;
 use serde_json::json;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::chain::{Chain, Ending, Kind, Link, parameters};
 use crate::cli::StreamOptions;
+use crate::commands::pack::{NewSet, said_of_set};
 use crate::commands::read::ReadOptions;
 use crate::failure::{Exit, Failure, Result};
 use crate::summary::{Extra, bytes, thousands};
@@ -22,10 +26,11 @@ use crate::ui;
 ///
 /// Ids are those of the tokenizer's own library, without added special tokens; each document ends in the
 /// tokenizer's end-of-document token. A special token written out in a text is plain text unless --parse-special
-/// is given. The output is an Arrow IPC stream that carries the tokenizer with it.
+/// is given. The output is an Arrow IPC stream that carries the tokenizer with it, or, with a directory for -o, a shard
+/// set that is all training split and has no views yet: `curate pack DIR --seq-len T` makes them.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  curate tokenize --tokenizer gpt2.json < unique.jsonl | curate pack --seq-len 1024 -o shards/\n  curate tokenize --tokenizer bytes corpus/ -o corpus.arrows"
+    after_help = "Examples:\n  curate tokenize --tokenizer gpt2.json < unique.jsonl | curate pack --seq-len 1024 -o shards/\n  curate tokenize --tokenizer bytes corpus/ -o corpus.arrows\n  curate tokenize --tokenizer bytes corpus/ -o shards/"
 )]
 pub(crate) struct TokenizeCommand {
     #[command(flatten)]
@@ -34,9 +39,18 @@ pub(crate) struct TokenizeCommand {
     #[command(flatten)]
     stream: StreamOptions,
 
-    /// Write the token stream to this file instead of stdout
-    #[arg(short, long, value_name = "FILE")]
+    /// Write the token stream to this file instead of stdout, or token shards into this directory, which exists or ends in
+    /// a slash
+    #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
+
+    /// Replace a shard set that is there already
+    #[arg(long, requires = "output")]
+    force: bool,
+
+    /// Write the shards anew that an interrupted run finished, instead of checking them
+    #[arg(long, requires = "output")]
+    restart: bool,
 }
 
 /// The options of the stage itself.
@@ -53,6 +67,12 @@ pub(crate) struct TokenizeOptions {
     /// Let special tokens that are written out in a text become those tokens
     #[arg(long)]
     parse_special: bool,
+
+    /// Field with the near-duplicate cluster of a document, as `curate dedup --mark` writes it: what is of one cluster falls
+    /// on one side of a split [default: what has the same text does]
+    #[arg(long, value_name = "FIELD")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_field: Option<String>,
 
     /// Memory for words seen before, for each thread; changes the speed and no id
     #[arg(long, value_name = "MB", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
@@ -79,22 +99,48 @@ impl TokenizeOptions {
     }
 
     /// The stage that encodes with `tokenizer` and hands the ids to `end`.
-    pub(crate) fn prepare(&self, tokenizer: Tokenizer, end: TokenEnd) -> Link {
-        Link {
-            kind: Kind::Tokenize(Box::new(tokenizer), Box::new(end)),
+    pub(crate) fn prepare(&self, tokenizer: Tokenizer, end: TokenEnd) -> Result<Link> {
+        let keys = self.cluster_field.as_deref().map(cluster_key).transpose()?;
+        Ok(Link {
+            kind: Kind::Tokenize(Box::new(Encoder { tokenizer, keys }), Box::new(end)),
             covers: 1,
             logs: Vec::new(),
             parameters: parameters(self),
-        }
+        })
+    }
+}
+
+/// The key of a document by its cluster: the xxh3-64 of the cluster's name. A stage before may have set the field.
+fn cluster_key(field: &str) -> Result<Box<KeyOf>> {
+    let (path, field) = (FieldPath::parse(field)?, field.to_owned());
+    Ok(Box::new(move |doc: &Document<'_>| {
+        let set = doc.set_fields().iter().find(|(name, _)| *name == field);
+        let cluster = match set {
+            Some((_, json)) => serde_json::from_str(json).ok(),
+            None => field_of(doc, &path),
+        };
+        cluster.map(|cluster: String| xxh3_64(cluster.as_bytes()))
+    }))
+}
+
+/// What turns documents into ids.
+pub(crate) struct Encoder {
+    tokenizer: Tokenizer,
+    keys: Option<Box<KeyOf>>,
+}
+
+impl Encoder {
+    pub(crate) fn mapper(&self) -> EncodeMapper<'_> {
+        EncodeMapper::new(&self.tokenizer).with_keys(self.keys.as_deref())
     }
 }
 
 pub(crate) fn execute(command: &TokenizeCommand) -> Result<Exit> {
     let tokenizer = command.stage.load()?;
-    let end = TokenEnd::stream(command.output.clone(), &tokenizer)?;
+    let end = command.end(&tokenizer)?;
     let chain = Chain {
         command: "tokenize",
-        links: vec![command.stage.prepare(tokenizer, end)],
+        links: vec![command.stage.prepare(tokenizer, end)?],
         ending: Ending::Gate,
         stream: &command.stream,
         read: ReadOptions::default(),
@@ -102,9 +148,30 @@ pub(crate) fn execute(command: &TokenizeCommand) -> Result<Exit> {
     };
     chain.run(|links| {
         let Some(Link { kind: Kind::Tokenize(_, end), .. }) = links.last_mut() else { return Ok(Vec::new()) };
-        end.finish_stream()?;
-        Ok(vec![end.extra()])
+        let mut extras = vec![end.extra()];
+        match end.take_shards() {
+            Some(writer) => {
+                let dir = command.output.as_deref().expect("shards go where -o says");
+                extras.push(said_of_set(dir, &writer.finish(&[])?)?);
+            }
+            None => end.finish_stream()?,
+        }
+        Ok(extras)
     })
+}
+
+impl TokenizeCommand {
+    fn end(&self, tokenizer: &Tokenizer) -> Result<TokenEnd> {
+        let is_directory =
+            |path: &&PathBuf| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        match self.output.as_ref().filter(is_directory) {
+            Some(dir) => {
+                let set = NewSet { force: self.force, restart: self.restart, ..NewSet::default() };
+                Ok(TokenEnd::shards(set.writer(dir, tokenizer)?))
+            }
+            None => TokenEnd::stream(self.output.clone(), tokenizer),
+        }
+    }
 }
 
 /// Where encoded documents go: a token stream, or straight into shards.
