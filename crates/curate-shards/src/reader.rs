@@ -735,7 +735,9 @@ mod tests {
             for i in 0..200u32 {
                 let mut tokens: Vec<u32> = (0..i * 7 % 90).map(|k| (i * 1000 + k) % vocab_size).collect();
                 tokens.push(0);
-                writer.push(&TokenDocument { tokens: &tokens, n_bytes: 4, domain: "d", key: i.into() }).unwrap();
+                writer
+                    .push(&TokenDocument { tokens: &tokens, n_bytes: 4, domain: "d", key: i.into() })
+                    .unwrap();
             }
             writer.finish(&[ViewOptions { seq_len: 32, policy }]).unwrap();
             let set = ShardSet::open(dir.path()).unwrap();

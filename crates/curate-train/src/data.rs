@@ -15,8 +15,15 @@ use crate::config::DataOptions;
 use crate::model::IGNORE;
 use crate::{Error, Result};
 
-/// Batches that wait at most; one is being trained on, the others hide the time to read.
-const READ_AHEAD: usize = 2;
+/// Tokens that wait at most, at 16 bytes each: 32 MB.
+const TOKENS_AHEAD: u64 = 1 << 21;
+
+/// Batches that are read before they are needed. Two hide the time to read; small ones are many, because on a busy machine
+/// the thread that reads may have to wait for its turn longer than a step takes.
+fn batches_ahead(tokens: u64) -> usize {
+    let batches = (TOKENS_AHEAD / tokens.max(1)).clamp(2, 64);
+    usize::try_from(batches).expect("at most 64")
+}
 
 /// The rows of one step, or of one process's share of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,12 +85,13 @@ impl Loader {
             let problem = format!("{} rows cannot be shared by {world_size} processes", options.batch_size);
             return Err(Error::option("--batch-size", problem));
         }
-        let (sender, receiver) = sync_channel(READ_AHEAD);
+        let ahead = batches_ahead(rows.len() as u64 * u64::from(options.seq_len));
+        let (sender, receiver) = sync_channel(ahead);
         let (used_sender, used) = channel();
         let (shards, split) = (Arc::clone(shards), options.split.clone());
         let read = move || {
             let mut reader = match shards.split(&split) {
-                Ok(split) => Reader::new(&view, split, &plan, rows),
+                Ok(split) => Reader::new(&view, split, &plan, rows, ahead),
                 Err(error) => return drop(sender.send(Err(error.into()))),
             };
             for step in first..end {
@@ -139,16 +147,24 @@ struct Reader<'a> {
     plan: &'a BatchPlan,
     /// The own rows of each step.
     rows: Range<u32>,
+    /// Steps between asking the disk for rows and reading them.
+    ahead: u64,
     numbers: Vec<u64>,
     row: Row,
     disk: Disk,
 }
 
 impl<'a> Reader<'a> {
-    fn new(view: &'a View, split: &'a Split, plan: &'a BatchPlan, rows: Range<u32>) -> Reader<'a> {
+    fn new(
+        view: &'a View,
+        split: &'a Split,
+        plan: &'a BatchPlan,
+        rows: Range<u32>,
+        ahead: usize,
+    ) -> Reader<'a> {
         split.expect_random_reads();
         let (row, disk) = (Row::new(view.seq_len()), Disk::default());
-        Reader { view, split, plan, rows, numbers: Vec::new(), row, disk }
+        Reader { view, split, plan, rows, ahead: ahead as u64, numbers: Vec::new(), row, disk }
     }
 
     /// The numbers of the own rows of a step.
@@ -160,7 +176,7 @@ impl<'a> Reader<'a> {
     /// The own rows of one step, in the memory of `batch`.
     fn read(&mut self, step: u64, mut batch: Batch) -> Result<Batch> {
         if self.disk.is_read() {
-            let mut ahead = self.numbers_of(step + READ_AHEAD as u64);
+            let mut ahead = self.numbers_of(step + self.ahead);
             ahead.try_for_each(|number| self.view.will_need(self.split, number))?;
         }
         let seq_len = self.view.seq_len() as usize;

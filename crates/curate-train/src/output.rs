@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     Data,
     /// It could not run.
     CouldNotRun,
+    /// One rank of several: another one ended.
+    Peer,
     /// The user interrupted; what was done is saved.
     Interrupted,
 }
@@ -27,6 +29,7 @@ impl From<Exit> for ExitCode {
             Exit::Fine => 0,
             Exit::Data => 1,
             Exit::CouldNotRun => 2,
+            Exit::Peer => 3,
             Exit::Interrupted => 130,
         })
     }
@@ -60,6 +63,7 @@ pub(crate) fn report(error: &Error) -> Exit {
         | Error::NotFiniteModel { .. }
         | Error::NothingThere { .. }
         | Error::TokenOutOfRange { .. } => Exit::Data,
+        Error::Collective { .. } => Exit::Peer,
         _ => Exit::CouldNotRun,
     }
 }
