@@ -3,10 +3,13 @@
 //! ```text
 //! loader_speed make DIR u16|i32 TOKENS      writes a set of random documents with a view of each policy
 //! loader_speed read DIR ROUNDS              reads every row a number of times, in each order
+//! loader_speed cold DIR ROWS                reads some rows in shuffled order from the disk
 //! ```
 //! `make` draws lengths from a log-normal distribution with median 400 (mean 680, as web text has), ids evenly. `read`
 //! prints a line of JSON for each policy, order and kind of work: `fill` is [`View::fill_each`] into one row, `batch` copies inputs and targets of 32 rows besides, as a trainer does. Bytes are those of tokens in `.bin`,
 //! without padding; seconds are of the process's CPU time, of the fastest round; the first round also maps the pages.
+//! `cold` takes the files out of the page cache first (Linux), and reads with the system's defaults, with the advice that
+//! reads come in no order, and with rows asked for two batches ahead besides; it prints what was read from the disk.
 
 #![allow(clippy::print_stdout)] // an example talks to its caller
 
@@ -28,7 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["make", dir, width, tokens] => make(Path::new(dir), width, tokens.parse()?),
         ["read", dir, rounds] => read(Path::new(dir), rounds.parse()?),
-        _ => Err("make DIR u16|i32 TOKENS, or read DIR ROUNDS".into()),
+        ["cold", dir, rows] => cold(Path::new(dir), rows.parse()?),
+        _ => Err("make DIR u16|i32 TOKENS, read DIR ROUNDS, or cold DIR ROWS".into()),
     }
 }
 
@@ -81,6 +85,54 @@ fn read(dir: &Path, rounds: u32) -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+fn cold(dir: &Path, rows: u64) -> Result<(), Box<dyn Error>> {
+    for advice in ["none", "random", "random, ahead"] {
+        for entry in std::fs::read_dir(dir)? {
+            forget(&entry?.path())?;
+        }
+        let set = ShardSet::open(dir)?;
+        let (split, view) = (set.split("train")?, set.view("train", CONCAT)?);
+        if advice != "none" {
+            split.expect_random_reads();
+        }
+        let plan = BatchPlan::new(1, view.num_rows(), BATCH)?;
+        let mut row = Row::new(view.seq_len());
+        let (mut bytes, before, began) = (0, read_bytes()?, std::time::Instant::now());
+        for step in 0..rows / u64::from(BATCH) {
+            if advice == "random, ahead" {
+                plan.step(step + 2).try_for_each(|number| view.will_need(split, number))?;
+            }
+            for number in plan.step(step) {
+                view.try_fill(split, number, &mut row)?;
+                bytes += row.len as u64 * set.manifest().token_width.bytes();
+            }
+        }
+        let (seconds, read) = (began.elapsed().as_secs_f64(), read_bytes()? - before);
+        println!(
+            "{{\"advice\":\"{advice}\",\"row_bytes\":{bytes},\"read_bytes\":{read},\"seconds\":{seconds:.3},\"read_per_row_byte\":{:.1}}}",
+            read as f64 / bytes as f64
+        );
+    }
+    Ok(())
+}
+
+/// Takes a file out of the page cache.
+fn forget(path: &Path) -> Result<(), Box<dyn Error>> {
+    use std::os::fd::AsRawFd;
+    let file = std::fs::File::open(path)?;
+    file.sync_all()?;
+    // SAFETY: a call with an open descriptor and numbers.
+    let status = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    if status == 0 { Ok(()) } else { Err(format!("{}: error {status}", path.display()).into()) }
+}
+
+/// Bytes that this process has caused to be read from a disk.
+fn read_bytes() -> Result<u64, Box<dyn Error>> {
+    let counts = std::fs::read_to_string("/proc/self/io")?;
+    let line = counts.lines().find_map(|line| line.strip_prefix("read_bytes: "));
+    Ok(line.ok_or("no read_bytes in /proc/self/io")?.parse()?)
 }
 
 #[derive(Default)]

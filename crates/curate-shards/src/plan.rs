@@ -92,7 +92,8 @@ impl BatchPlan {
         (epoch, Permutation::new(self.seed, epoch, self.num_rows).apply(position))
     }
 
-    /// The rows of a step: samples `step × rows_per_step` and on. A step may straddle two epochs.
+    /// The rows of a step: samples `step × rows_per_step` and on. A step may straddle two epochs. Where n processes share
+    /// it, the r-th takes those from r·B/n to (r + 1)·B/n, so the global sequence is the same for every n.
     ///
     /// # Panics
     /// If the step lies beyond sample 2^64, which no run reaches.

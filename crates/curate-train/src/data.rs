@@ -15,8 +15,15 @@ use crate::config::{DataOptions, DocMask};
 use crate::model::IGNORE;
 use crate::{Error, Result};
 
-/// Batches that wait at most; one is being trained on, the others hide the time to read.
-const READ_AHEAD: usize = 2;
+/// Tokens that wait at most, at 16 bytes each: 32 MB.
+const TOKENS_AHEAD: u64 = 1 << 21;
+
+/// Batches that are read before they are needed. Two hide the time to read; small ones are many, because on a busy machine
+/// the thread that reads may have to wait for its turn longer than a step takes.
+fn batches_ahead(tokens: u64) -> usize {
+    let batches = (TOKENS_AHEAD / tokens.max(1)).clamp(2, 64);
+    usize::try_from(batches).expect("at most 64")
+}
 
 /// The rows of one step, or of one process's share of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,12 +95,13 @@ impl Loader {
             let problem = format!("{} rows cannot be shared by {world_size} processes", options.batch_size);
             return Err(Error::option("--batch-size", problem));
         }
-        let (sender, receiver) = sync_channel(READ_AHEAD);
+        let ahead = batches_ahead(rows.len() as u64 * u64::from(options.seq_len));
+        let (sender, receiver) = sync_channel(ahead);
         let (used_sender, used) = channel();
         let (shards, split, mask) = (Arc::clone(shards), options.split.clone(), options.doc_mask);
         let read = move || {
             let mut reader = match shards.split(&split) {
-                Ok(split) => Reader::new(&view, split, &plan, rows, mask),
+                Ok(split) => Reader::new(&view, split, &plan, (rows, ahead), mask),
                 Err(error) => return drop(sender.send(Err(error.into()))),
             };
             for step in first..end {
@@ -150,6 +158,8 @@ struct Reader<'a> {
     /// The own rows of each step.
     rows: Range<u32>,
     mask: DocMask,
+    /// Steps between asking the disk for rows and reading them.
+    ahead: u64,
     numbers: Vec<u64>,
     row: Row,
     disk: Disk,
@@ -160,12 +170,12 @@ impl<'a> Reader<'a> {
         view: &'a View,
         split: &'a Split,
         plan: &'a BatchPlan,
-        rows: Range<u32>,
+        (rows, ahead): (Range<u32>, usize),
         mask: DocMask,
     ) -> Reader<'a> {
         split.expect_random_reads();
         let (row, disk) = (Row::new(view.seq_len()), Disk::default());
-        Reader { view, split, plan, rows, mask, numbers: Vec::new(), row, disk }
+        Reader { view, split, plan, rows, mask, ahead: ahead as u64, numbers: Vec::new(), row, disk }
     }
 
     /// The numbers of the own rows of a step.
@@ -177,7 +187,7 @@ impl<'a> Reader<'a> {
     /// The own rows of one step, in the memory of `batch`.
     fn read(&mut self, step: u64, mut batch: Batch) -> Result<Batch> {
         if self.disk.is_read() {
-            let mut ahead = self.numbers_of(step + READ_AHEAD as u64);
+            let mut ahead = self.numbers_of(step + self.ahead);
             ahead.try_for_each(|number| self.view.will_need(self.split, number))?;
         }
         let (seq_len, mask) = (self.view.seq_len() as usize, self.mask);

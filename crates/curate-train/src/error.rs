@@ -127,7 +127,7 @@ impl Error {
                 "gpt2, llama and qwen3 models as safetensors, and llama models as GGUF in F32, F16, Q4_0, Q4_1 or Q8_0 are read".into(),
             ),
             Error::NoSuchForm { .. } => Some("the gpt2-* and llama-* presets can be exported as they are".into()),
-            Error::Collective { .. } => Some("look above for another rank's error: when one ends, the others cannot go on".into()),
+            Error::Collective { .. } => Some("when one rank ends, the others cannot go on: look for another one's error".into()),
             Error::Environment { .. } => Some(
                 "start the ranks with torchrun or srun, or let one process start them: curate train --nproc N".into(),
             ),

@@ -18,6 +18,8 @@ pub(crate) enum Exit {
     Data,
     /// It could not run.
     CouldNotRun,
+    /// One rank of several: another one ended.
+    Peer,
     /// The user interrupted; what was done is saved.
     Interrupted,
 }
@@ -28,6 +30,7 @@ impl From<Exit> for ExitCode {
             Exit::Fine => 0,
             Exit::Data => 1,
             Exit::CouldNotRun => 2,
+            Exit::Peer => 3,
             Exit::Interrupted => 130,
         })
     }
@@ -62,6 +65,7 @@ pub(crate) fn report(error: &Error) -> Exit {
         | Error::NotFiniteModel { .. }
         | Error::NothingThere { .. }
         | Error::TokenOutOfRange { .. } => Exit::Data,
+        Error::Collective { .. } => Exit::Peer,
         _ => Exit::CouldNotRun,
     }
 }

@@ -16,6 +16,8 @@ use crate::output::{self, Exit};
 
 /// Time for a rank to end by itself after it was asked to.
 const GRACE: Duration = Duration::from_secs(10);
+/// The exit code of a rank that ends because another one has.
+const PEER: i32 = 3;
 const POLL: Duration = Duration::from_millis(10);
 
 /// Runs this program with its own arguments as ranks 0 to `nproc` - 1, and returns when all have ended.
@@ -132,29 +134,28 @@ impl Ranks {
 
     /// Says which rank failed and how, and what exit code that makes.
     fn report(mut self) -> Exit {
+        // Rank 0 has said its own error, unless it only noticed that another one had ended.
+        let mut is_said =
+            self.0[0].status.and_then(|status| status.code()).is_some_and(|code| code != 0 && code != PEER);
         let mut exit = Exit::Fine;
-        for (number, rank) in self.0.iter_mut().enumerate() {
-            let said = rank.said.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
+        for (number, rank) in std::mem::take(&mut self.0).into_iter().enumerate() {
+            let said = rank.said.and_then(|thread| thread.join().ok()).unwrap_or_default();
             let Some(status) = rank.status.filter(|status| !status.success()) else { continue };
             if let Some(signal) = status.signal() {
                 output::line(&format!(
                     "error: rank {number} was killed by signal {signal}; the others were stopped"
                 ));
-                exit = Exit::CouldNotRun;
-                continue;
-            }
-            // Others that could not go on say so too, and have nothing to add.
-            if !said.contains("error: rank ") {
+                is_said = true;
+            } else if !is_said && status.code() != Some(PEER) {
                 said.lines().for_each(|line| output::line(&format!("rank {number}: {line}")));
+                is_said = true;
             }
-            let of_rank = match status.code() {
-                Some(1) => Exit::Data,
-                Some(130) => Exit::Interrupted,
-                _ => Exit::CouldNotRun,
+            exit = match (exit, status.code()) {
+                (Exit::Fine | Exit::CouldNotRun, Some(1)) => Exit::Data,
+                (Exit::Fine, Some(130)) => Exit::Interrupted,
+                (Exit::Fine, _) => Exit::CouldNotRun,
+                (known, _) => known,
             };
-            if exit == Exit::Fine || of_rank == Exit::Data {
-                exit = of_rank;
-            }
         }
         exit
     }

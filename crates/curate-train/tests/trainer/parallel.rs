@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use curate_shards::ShardSet;
 use curate_train::data::{Batch, Loader};
+use curate_train::train::{Record, StepRecord};
 
 use crate::support::*;
 
@@ -32,6 +33,26 @@ fn difference(a: &[u8], b: &[u8]) -> f32 {
         bytes[8 + header..].chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect()
     };
     values(a).iter().zip(values(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// All but the mean loss must be the same: one process adds up its micro-batches in fp32, several add theirs in fp64.
+fn assert_logs_agree(a: &Path, b: &Path) {
+    let (ours, theirs) = (logged(a), logged(b));
+    assert_eq!(ours.len(), theirs.len());
+    for (ours, theirs) in ours.into_iter().zip(theirs) {
+        match (ours, theirs) {
+            (Record::Step(ours), Record::Step(theirs)) => {
+                assert!((ours.loss_nats - theirs.loss_nats).abs() < 1e-6, "{ours:?} and {theirs:?}");
+                assert_eq!(ours, StepRecord { loss_nats: ours.loss_nats, ..theirs });
+            }
+            (ours, theirs) => assert_eq!(ours, theirs),
+        }
+    }
+}
+
+fn losses(run: &Path) -> Vec<f64> {
+    let loss = |record| if let Record::Step(step) = record { Some(step.loss_nats) } else { None };
+    logged(run).into_iter().filter_map(loss).collect()
 }
 
 #[test]
@@ -75,7 +96,7 @@ fn two_processes_are_one_with_twice_the_accumulation() {
     assert_eq!(counts(0), counts(1), "another seed is needed");
     run(&flags(&shards, &one, "--engine reference"));
     run(&flags(&shards, &two, "--engine reference --nproc 2"));
-    assert_eq!(logged(&one), logged(&two));
+    assert_logs_agree(&one, &two);
     assert!(tensors_of(&one, STEPS) == tensors_of(&two, STEPS), "weights or moments differ");
     let names = |run: &Path| {
         let mut names: Vec<_> =
@@ -97,7 +118,11 @@ fn the_fused_engine_and_uneven_shares_differ_by_rounding() {
         run(&flags(&shards, &other, more));
         let [ours, theirs] = [&one, &other].map(|run| tensors_of(run, STEPS));
         let found = difference(&ours[0], &theirs[0]);
-        assert!(found < 2e-5, "{name}: weights differ by {found}");
+        // AdamW's first updates are nearly the sign of the gradient times 0.005: rounding that turns a tiny one shows.
+        assert!(found < 1e-4, "{name}: weights differ by {found}");
+        for (ours, theirs) in losses(&one).into_iter().zip(losses(&other)) {
+            assert!((ours - theirs).abs() < 1e-5, "{name}: losses {ours} and {theirs}");
+        }
     }
 }
 
@@ -116,7 +141,7 @@ fn a_run_goes_on_with_another_number_of_processes() {
                 "warning: --nproc changed: the result will differ from an uninterrupted run's by rounding\n";
             assert_eq!(stderr, expected);
         }
-        assert_eq!(logged(&whole), logged(&parts));
+        assert_logs_agree(&whole, &parts);
         assert!(tensors_of(&whole, STEPS) == tensors_of(&parts, STEPS), "{name}: weights or moments differ");
     }
 }
