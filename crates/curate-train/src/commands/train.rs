@@ -13,6 +13,7 @@ use curate_train::config::{
 use curate_train::cuda;
 use curate_train::device::{self, DeviceChoice};
 use curate_train::engine::EngineKind;
+use curate_train::fused::Products;
 use curate_train::schedule::Shape;
 use curate_train::train::{Ending, Trainer};
 use curate_train::{Error, Result};
@@ -305,9 +306,13 @@ fn new_run(args: &TrainArgs, shards: &ShardSet) -> Result<(RunConfig, View)> {
     options.numerics.micro_batch = args.micro_batch.unwrap_or_else(|| default_micro_batch(&options));
     options.numerics.micro_batch = options.numerics.micro_batch.min(options.data.batch_size);
     options.check()?;
+<<<<<<< HEAD
     if !matches!(args.engine, Some(EngineChoice::This(_))) {
         options.numerics.engine = fastest_that_works(&options, device);
     }
+=======
+    let products = Products::of_run(&options.numerics);
+>>>>>>> cpu
     let run = RunConfig {
         format_version: RunConfig::FORMAT_VERSION,
         options,
@@ -316,6 +321,7 @@ fn new_run(args: &TrainArgs, shards: &ShardSet) -> Result<(RunConfig, View)> {
         tokenizer: shards.manifest().tokenizer.clone(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
         libtorch: RunConfig::LIBTORCH.to_owned(),
+        products,
     };
     Ok((run, view))
 }
@@ -369,8 +375,15 @@ fn resumed_run(args: &TrainArgs, recorded: &RunConfig, shards: &ShardSet) -> Res
             "{flags} changed: the result will differ from an uninterrupted run's by rounding"
         ));
     }
+    let products = Products::of_run(&options.numerics);
+    if changes.is_empty() && products != recorded.products {
+        output::warn(
+            "this processor's matrix products are others than those the run began with: the result will differ from an \
+             uninterrupted run's by rounding",
+        );
+    }
     let program = env!("CARGO_PKG_VERSION").to_owned();
-    let run = RunConfig { options, shards: absolute(shards.dir()), program, ..recorded.clone() };
+    let run = RunConfig { products, options, shards: absolute(shards.dir()), program, ..recorded.clone() };
     Ok((run, view))
 }
 
