@@ -22,6 +22,8 @@ parser.add_argument("--shape", default="124m", choices=SHAPES)
 parser.add_argument("--steps", type=int, default=10); parser.add_argument("--rounds", type=int, default=2)
 parser.add_argument("--threads", type=int, default=1); parser.add_argument("--compile", action="store_true")
 parser.add_argument("--llmc"); parser.add_argument("--candle")
+parser.add_argument("--at-once", action="store_true",
+                    help="all trainers of a round at the same time: the same conditions for all where others work too")
 parser.add_argument("--json", help="also write all figures here")
 a = parser.parse_args()
 a.python = shutil.which(a.python)
@@ -59,12 +61,25 @@ with tempfile.TemporaryDirectory() as tmp:
         env.update(B=str(batch), T=str(seq_len), STEPS=str(a.steps))
         rows["llm.c fp32"] = ([program], env)
     seconds, losses = {name: [] for name in rows}, {}
+    def start(name):
+        command, env = rows[name]
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, cwd=tmp)
+
+    def finish(name, process):
+        out = process.communicate()[0]
+        if process.returncode:
+            sys.exit(f"{name} ended with status {process.returncode}")
+        steps = llmc.parse(out) if name.startswith("llm.c") else [json.loads(line) for line in out.splitlines()]
+        seconds[name] += [step["cpu_s"] for step in steps[2:]]  # the first two warm up
+        losses[name] = [step["loss"] for step in steps]
+
     for _ in range(a.rounds):
-        for name, (command, env) in rows.items():
-            out = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True, cwd=tmp).stdout
-            steps = llmc.parse(out) if name.startswith("llm.c") else [json.loads(line) for line in out.splitlines()]
-            seconds[name] += [step["cpu_s"] for step in steps[2:]]  # the first two warm up
-            losses[name] = [step["loss"] for step in steps]
+        if a.at_once:
+            for name, process in [(name, start(name)) for name in rows]:
+                finish(name, process)
+        else:
+            for name in rows:
+                finish(name, start(name))
 base, tokens = statistics.median(seconds["nanoGPT fp32"]), batch * seq_len
 table = []
 for name, values in seconds.items():

@@ -6,6 +6,7 @@
 //! Autograd, attention of basic operations, `nn::AdamW` with two decay groups and its clipping. One line of JSON a step.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods)] // an example talks to its caller
+#![allow(clippy::assign_op_pattern)] // autograd still needs the old tensor
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -53,9 +54,9 @@ impl Gpt {
             let scores = scores.masked_fill(&self.mask.narrow(0, 0, t).narrow(1, 0, t), f64::NEG_INFINITY);
             let y = scores.softmax(-1, Kind::Float).matmul(&heads[2]);
             let y = y.transpose(1, 2).contiguous().view([b, t, c]);
-            x += self.linear(&y, &format!("{p}.attention.out"));
+            x = x + self.linear(&y, &format!("{p}.attention.out"));
             let h = self.linear(&self.norm(&x, &format!("{p}.norm2")), &format!("{p}.mlp.up"));
-            x += self.linear(&h.gelu("tanh"), &format!("{p}.mlp.down"));
+            x = x + self.linear(&h.gelu("tanh"), &format!("{p}.mlp.down"));
         }
         let logits = self.norm(&x, "norm").linear(embedding, None::<Tensor>);
         logits.view([b * t, -1]).cross_entropy_for_logits(&targets.reshape([-1]))

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine::EngineKind;
+use crate::fused::Products;
 use crate::guard::GuardOptions;
 use crate::muon::{MuonOptions, OptimizerKind};
 use crate::optim::AdamWOptions;
@@ -456,6 +457,9 @@ pub struct RunConfig {
     pub program: String,
     /// Version of libtorch.
     pub libtorch: String,
+    /// Whose matrix products the fused engine takes on this processor; on others they round differently.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub products: Option<Products>,
 }
 
 impl RunConfig {

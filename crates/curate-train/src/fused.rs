@@ -16,8 +16,9 @@ use half::bf16;
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::{self, Attended};
-use crate::config::{self, ModelConfig};
+use crate::config::{self, Dtype, ModelConfig, NumericOptions};
 use crate::data::Batch;
+use crate::engine::EngineKind;
 use crate::kernels::{
     self, Element, Norm, NormGradients, elements, elements_mut, floats, floats_mut, in_parallel,
 };
@@ -25,9 +26,9 @@ use crate::model::{IGNORE, Model};
 use crate::optim::{AdamW, Moments};
 use crate::{Error, Result};
 
-/// Bytes of logits that exist at once. A piece of the head's backward pass goes over all gradients of the head, so that
-/// small pieces cost time.
-const LOGITS_BYTES: i64 = 1 << 27;
+/// Bytes of logits that exist at once, unless said otherwise. A piece of the head's backward pass goes over all gradients
+/// of the head, so that small pieces cost time.
+const LOGITS_BYTES: usize = 1 << 27;
 
 /// Rows that a thread works on at once. Sums over rows are those of such parts, added in their order, so that they do
 /// not depend on the number of threads.
@@ -47,6 +48,13 @@ pub enum Products {
 }
 
 impl Products {
+    /// What a run takes on this machine, if it uses the fused engine on the CPU.
+    pub fn of_run(numerics: &NumericOptions) -> Option<Products> {
+        let kind = if numerics.dtype == Dtype::Bf16 { Kind::BFloat16 } else { Kind::Float };
+        let applies = numerics.engine == EngineKind::Fused && numerics.device == "cpu";
+        applies.then(|| Products::of_this_machine(kind))
+    }
+
     /// A fixed rule, so that a run can be repeated: oneDNN where it has AVX-512, but on Intel's processors MKL in fp32.
     ///
     /// MKL takes slower kernels on processors of others: see `benches/train`. bf16 is oneDNN's in libtorch too.
@@ -83,6 +91,7 @@ pub struct Fused {
     /// The bias of layers that have none: as long as the widest.
     zeros: Vec<f32>,
     recompute: bool,
+    logits_bytes: usize,
     /// Whether the gradient buffers hold nothing of the present step.
     fresh: bool,
     /// Where the documents of the present micro-batch begin, if each sees itself alone ([`Batch::starts`]).
@@ -210,9 +219,15 @@ impl Fused {
             rotation: model.rotation().map(|(cos, sin)| (cos.shallow_clone(), sin.shallow_clone())),
             zeros: vec![0.0; 2 * model.config().mlp_hidden as usize],
             recompute,
+            logits_bytes: LOGITS_BYTES,
             fresh: true,
             starts: Vec::new(),
         })
+    }
+
+    /// The same engine with at most `bytes` of logits at once, but a row of them at least.
+    pub fn with_logits_bytes(self, bytes: usize) -> Fused {
+        Fused { logits_bytes: bytes, ..self }
     }
 
     /// Whose matrix products are used here.
@@ -761,7 +776,7 @@ impl Fused {
         let (vocab, padded) = (self.config.vocab_size as usize, self.config.padded_vocab() as usize);
         let head = Pair { weight: self.names.head, bias: None };
         let rows = hidden.size()[0];
-        let piece = (LOGITS_BYTES / (padded * size_of::<E>()) as i64).clamp(1, rows.max(1));
+        let piece = ((self.logits_bytes / (padded * size_of::<E>())) as i64).clamp(1, rows.max(1));
         let dhidden = hidden.f_empty_like()?;
         let mut nats = 0.0;
         for start in (0..rows).step_by(piece as usize) {

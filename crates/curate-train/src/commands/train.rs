@@ -14,6 +14,7 @@ use curate_train::cuda;
 use curate_train::device::{self, DeviceChoice};
 use curate_train::distributed::{Group, Place};
 use curate_train::engine::EngineKind;
+use curate_train::fused::Products;
 use curate_train::metrics::FORMULA;
 use curate_train::muon::OptimizerKind;
 use curate_train::schedule::Shape;
@@ -436,6 +437,7 @@ fn new_run(args: &TrainArgs, shards: &ShardSet, place: Option<&Place>) -> Result
         tokenizer: shards.manifest().tokenizer.clone(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
         libtorch: RunConfig::LIBTORCH.to_owned(),
+        products,
     };
     Ok((run, view))
 }
@@ -500,10 +502,23 @@ fn resumed_run(
             "{flags} changed: the result will differ from an uninterrupted run's by rounding"
         ));
     }
+    let products = Products::of_run(&options.numerics);
+    if changes.is_empty() && products != recorded.products {
+        output::warn(
+            "this processor's matrix products are others than those the run began with: the result will differ from an \
+             uninterrupted run's by rounding",
+        );
+    }
     let program = env!("CARGO_PKG_VERSION").to_owned();
     let rows_checksum = view.checksum().to_owned();
-    let run =
-        RunConfig { options, shards: absolute(shards.dir()), rows_checksum, program, ..recorded.clone() };
+    let run = RunConfig {
+        products,
+        options,
+        shards: absolute(shards.dir()),
+        rows_checksum,
+        program,
+        ..recorded.clone()
+    };
     Ok((run, view))
 }
 

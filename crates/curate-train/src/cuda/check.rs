@@ -4,14 +4,14 @@
 //! engines. A kernel that is wrong on this GPU, an attention kernel that is not what its name says, a graph that replays something
 //! else: each would show here, before a run has taken a step.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::backend::Backend;
 use super::engine::Fused;
 use crate::config::{Dtype, ModelConfig};
 use crate::data::Batch;
 use crate::model::{IGNORE, Model, Parameter};
-use crate::optim::{AdamW, AdamWOptions, global_norm};
+use crate::optim::{AdamW, AdamWOptions};
 use crate::rng::Rng;
 use crate::train::loss_and_gradients;
 use crate::{Error, Result};
@@ -78,8 +78,8 @@ pub(crate) fn compare<B: Backend>(
         within(&format!("loss of run {run}"), (found - loss).abs() / loss, loss_tolerance)?;
         all_within(model.parameters(), "gradient", &fused.gradients(), &gradients, tolerance)?;
     }
-    let norm = global_norm(&fused.gradients())?;
-    within("norm of the gradient", (fused.grad_norm() - norm).abs() / norm, 1e-4)?;
+    let expected = global_norm(&fused.gradients())?;
+    within("norm of the gradient", (fused.grad_norm() - expected).abs() / expected, 1e-5)?;
     update(&model, &mut fused, &batch)
 }
 
@@ -142,11 +142,20 @@ fn all_within(
 ) -> Result<(), Failure> {
     let floor = 1e-3 * global_norm(expected)?;
     for ((parameter, found), expected) in parameters.iter().zip(found).zip(expected) {
-        let norm = |tensor: &Tensor| Ok::<_, Error>(tensor.f_norm()?.f_double_value(&[])?);
         let difference = norm(&found.f_sub(expected)?)? / norm(expected)?.max(floor);
         within(&format!("{what} of {}", parameter.name), difference, tolerance)?;
     }
     Ok(())
+}
+
+/// Norm in fp64: torch's in fp32 is off by 4e-4 for the 38 million numbers of GPT-2's embedding, on a CPU.
+fn norm(tensor: &Tensor) -> Result<f64> {
+    Ok(tensor.f_to_kind(Kind::Double)?.f_norm()?.f_double_value(&[])?)
+}
+
+fn global_norm(tensors: &[Tensor]) -> Result<f64> {
+    let norms = tensors.iter().map(norm).collect::<Result<Vec<_>>>()?;
+    Ok(norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt())
 }
 
 fn within(what: &str, difference: f64, tolerance: f64) -> Result<(), Failure> {

@@ -269,6 +269,7 @@ pub fn write_run(run: &Path, model: &Model, tokenizer: TokenizerInfo, origin: &s
         tokenizer,
         program: env!("CARGO_PKG_VERSION").to_owned(),
         libtorch: RunConfig::LIBTORCH.to_owned(),
+        products: None,
     };
     write_json(&run.join("config.json"), &config)?;
     let state = State {

@@ -328,6 +328,32 @@ fn muon_is_the_same_with_both_engines() {
 }
 
 #[test]
+fn the_fused_engine_cuts_rows_and_logits_as_it_likes() {
+    // 147 rows: two whole parts of 64 and a rest. Logits of 5 rows at a time, the last piece shorter.
+    one_thread();
+    let config = preset("gpt2-tiny").unwrap().options(27, 21, 100).model;
+    let config = ModelConfig { layers: 2, channels: 32, mlp_hidden: 128, ..config };
+    let batch = random_batch(27, 7, 21);
+    for (dtype, limit) in [(Dtype::Fp32, 1e-6), (Dtype::Bf16, 1e-2)] {
+        let model = Model::new(&config, dtype, Device::Cpu, 1).unwrap();
+        let mut whole = Fused::new(&model, false).unwrap();
+        let row = config.padded_vocab() as usize * if dtype == Dtype::Fp32 { 4 } else { 2 };
+        let mut pieces = Fused::new(&model, false).unwrap().with_logits_bytes(5 * row);
+        let losses = [whole.loss(&batch, 7).unwrap(), pieces.loss(&batch, 7).unwrap()];
+        assert!((losses[0] - losses[1]).abs() < 1e-6, "{dtype:?}: {losses:?}");
+        let (_, expected) = loss_and_gradients(&model, &batch, 7).unwrap();
+        let gradients = whole.gradients().into_iter().zip(pieces.gradients()).zip(expected);
+        for (parameter, ((whole, pieces), expected)) in model.parameters().iter().zip(gradients) {
+            let scale = expected.norm().double_value(&[]);
+            let cut = (&whole - pieces).norm().double_value(&[]) / scale;
+            let error = (&whole - &expected).norm().double_value(&[]) / scale;
+            assert!(cut < limit, "{dtype:?} {}: {cut}", parameter.name);
+            assert!(error < 10.0 * limit, "{dtype:?} {}: {error}", parameter.name);
+        }
+    }
+}
+
+#[test]
 fn fused_updates_are_those_of_the_reference() {
     let config = preset("llama-tiny").unwrap().options(27, 12, 100).model;
     let config = ModelConfig { layers: 2, ..config };

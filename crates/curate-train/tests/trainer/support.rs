@@ -112,6 +112,7 @@ pub(crate) fn run_config(shards: &ShardSet, options: TrainOptions) -> RunConfig 
         tokenizer: shards.manifest().tokenizer.clone(),
         program: "test".into(),
         libtorch: RunConfig::LIBTORCH.into(),
+        products: None,
     }
 }
 
