@@ -223,12 +223,7 @@ impl Checkpoint {
     }
 
     /// Reads the optimisers' state and the number of updates.
-    pub fn load_optimizer(
-        &self,
-        model: &Model,
-        optimizer: &mut AdamW,
-        muon: Option<&Muon>,
-    ) -> Result<()> {
+    pub fn load_optimizer(&self, model: &Model, optimizer: &mut AdamW, muon: Option<&Muon>) -> Result<()> {
         let wanted = optimizer_tensors(model, optimizer, muon);
         read_tensors(&self.path.join(OPTIMIZER), &wanted)?;
         optimizer.set_updates(self.state.step - self.state.guard.skipped.min(self.state.step));

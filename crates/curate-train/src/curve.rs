@@ -26,7 +26,11 @@ impl Curve {
     /// Draws the curve. Losses that are no finite number are left out.
     pub fn svg(&self, title: &str, split: &str) -> String {
         let finite = |points: &[(u64, f64)]| {
-            points.iter().filter(|(_, loss)| loss.is_finite()).map(|&(step, loss)| (step as f64, loss)).collect()
+            points
+                .iter()
+                .filter(|(_, loss)| loss.is_finite())
+                .map(|&(step, loss)| (step as f64, loss))
+                .collect()
         };
         let (train, eval): (Vec<_>, Vec<_>) = (finite(&self.train), finite(&self.eval));
         let smooth = smoothed(&train);
@@ -135,7 +139,8 @@ fn means(points: &[(f64, f64)], size: usize) -> Vec<(f64, f64)> {
 fn ticks(low: f64, high: f64) -> Vec<f64> {
     let rough = (high - low) / 6.0;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|step| *step >= rough).unwrap_or(rough);
+    let step =
+        [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|step| *step >= rough).unwrap_or(rough);
     let (first, last) = ((low / step).floor() as i64, (high / step).ceil() as i64);
     // Rounded to the digits of the step, so that 0.3 is not 0.30000000000000004.
     let digits = (-step.log10().floor()).max(0.0) as usize;

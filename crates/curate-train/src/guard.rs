@@ -90,7 +90,12 @@ fn spike(window: &VecDeque<f64>, quantity: &str, value: f64, sigma: f64) -> Opti
     let deviation = (window.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
     let is_far = sigma > 0.0 && window.len() >= ENOUGH && value - mean > sigma * deviation;
     let finite = value.is_finite().then_some(value);
-    (finite.is_none() || is_far).then(|| Cause { quantity: quantity.to_owned(), value: finite, mean, deviation })
+    (finite.is_none() || is_far).then(|| Cause {
+        quantity: quantity.to_owned(),
+        value: finite,
+        mean,
+        deviation,
+    })
 }
 
 impl std::fmt::Display for Cause {
@@ -99,7 +104,11 @@ impl std::fmt::Display for Cause {
             None => write!(f, "{} is no finite number", self.quantity),
             Some(value) => {
                 let sigmas = (value - self.mean) / self.deviation;
-                write!(f, "{} {value:.4}, {sigmas:.1} standard deviations above {:.4}", self.quantity, self.mean)
+                write!(
+                    f,
+                    "{} {value:.4}, {sigmas:.1} standard deviations above {:.4}",
+                    self.quantity, self.mean
+                )
             }
         }
     }
@@ -150,7 +159,8 @@ pub fn suspects(
             // Token `at` of the row is the target of input `at` - 1.
             let end = at + run.length as usize;
             let scored = (at.max(1) - 1..end.max(1) - 1).filter(|&input| targets[input] != IGNORE);
-            let (targets, nats) = scored.fold((0, 0.0), |(n, sum), input| (n + 1, sum + f64::from(losses[input])));
+            let (targets, nats) =
+                scored.fold((0, 0.0), |(n, sum), input| (n + 1, sum + f64::from(losses[input])));
             let nats_per_token = Some(nats / targets.max(1) as f64).filter(|nats| nats.is_finite());
             suspects.push(Suspect {
                 document: run.document,
@@ -221,7 +231,8 @@ mod tests {
 
     #[test]
     fn spikes_are_skipped_once_enough_was_seen() {
-        let with_spike = |at: usize, height: f64| (0..200).map(move |i| if i == at { height } else { noisy(i) });
+        let with_spike =
+            |at: usize, height: f64| (0..200).map(move |i| if i == at { height } else { noisy(i) });
         assert_eq!(skipped(6.0, with_spike(100, 4.0)).1, [100]);
         assert_eq!(skipped(6.0, with_spike(100, 3.3)).1, [0usize; 0]);
         assert_eq!(skipped(6.0, with_spike(10, 9.0)).1, [0usize; 0], "too early to say");

@@ -86,7 +86,8 @@ impl Log {
                 Record::Eval(eval) => {
                     let tag = |name: &str| format!("eval/{}_{name}", eval.split);
                     let (nats, bits) = (tag("nats_per_token"), tag("bits_per_byte"));
-                    events.scalars(eval.step, &[(&nats, eval.nats_per_token), (&bits, eval.bits_per_byte)])?;
+                    events
+                        .scalars(eval.step, &[(&nats, eval.nats_per_token), (&bits, eval.bits_per_byte)])?;
                 }
                 Record::Skip(_) | Record::Sample(_) => {}
             }

@@ -60,7 +60,8 @@ impl Peak {
     fn of_gpu(name: &str, dtype: Dtype) -> Option<Peak> {
         let (_, bf16, fp32) = GPUS.into_iter().find(|(part, ..)| {
             // "L4" is no part of "L40".
-            name.match_indices(part).any(|(at, _)| !name[at + part.len()..].starts_with(|c: char| c.is_ascii_alphanumeric()))
+            name.match_indices(part)
+                .any(|(at, _)| !name[at + part.len()..].starts_with(|c: char| c.is_ascii_alphanumeric()))
         })?;
         let (tflops, kind) = match dtype {
             Dtype::Bf16 => (bf16, "bf16"),
@@ -187,7 +188,10 @@ mod tests {
         check("NVIDIA L40", Dtype::Bf16, None);
         check("NVIDIA GB10", Dtype::Bf16, None);
         assert_eq!(Peak::of(0.0, Device::Cpu, Dtype::Fp32), None);
-        assert_eq!(Peak::of(2.5, Device::Cpu, Dtype::Fp32).map(|peak| peak.source), Some("--peak-tflops".into()));
+        assert_eq!(
+            Peak::of(2.5, Device::Cpu, Dtype::Fp32).map(|peak| peak.source),
+            Some("--peak-tflops".into())
+        );
     }
 
     #[test]

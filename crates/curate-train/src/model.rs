@@ -404,13 +404,8 @@ impl Model {
         let block = &self.blocks[layer];
         let h = self.normed(&block.norm1, x)?;
         let BlockContext { rotation, mask } = context;
-        let x = x.f_add(&block.attention.forward(
-            &h,
-            &self.config,
-            rotation.as_ref(),
-            mask.as_ref(),
-            None,
-        )?)?;
+        let x =
+            x.f_add(&block.attention.forward(&h, &self.config, rotation.as_ref(), mask.as_ref(), None)?)?;
         let h = self.normed(&block.norm2, &x)?;
         Ok(x.f_add(&block.mlp.forward(&h, self.config.mlp)?)?)
     }

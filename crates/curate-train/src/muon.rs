@@ -240,18 +240,27 @@ mod tests {
             names,
             ["attention.qkv", "attention.out", "mlp.up", "mlp.down"].map(|n| format!("layers.0.{n}.weight"))
         );
-        let mut weights: Vec<Plain> = model.parameters().iter().map(|p| match p.tensor.dim() {
-            2 => plain(&p.tensor),
-            _ => Vec::new(),
-        }).collect();
-        let mut momenta: Vec<Plain> =
-            weights.iter().map(|w| combined(0.0, w, 0.0, w)).collect();
+        let mut weights: Vec<Plain> = model
+            .parameters()
+            .iter()
+            .map(|p| match p.tensor.dim() {
+                2 => plain(&p.tensor),
+                _ => Vec::new(),
+            })
+            .collect();
+        let mut momenta: Vec<Plain> = weights.iter().map(|w| combined(0.0, w, 0.0, w)).collect();
         for step in 0..3 {
             let (lr, scale) = (0.02 / f64::from(step + 1), 0.5);
-            let gradients: Vec<Tensor> = model.parameters().iter().enumerate().map(|(i, p)| {
-                let size = p.tensor.size();
-                random(size[0] as usize, *size.get(1).unwrap_or(&1) as usize, &format!("{step} {i}")).reshape(&size)
-            }).collect();
+            let gradients: Vec<Tensor> = model
+                .parameters()
+                .iter()
+                .enumerate()
+                .map(|(i, p)| {
+                    let size = p.tensor.size();
+                    random(size[0] as usize, *size.get(1).unwrap_or(&1) as usize, &format!("{step} {i}"))
+                        .reshape(&size)
+                })
+                .collect();
             muon.step(model.parameters(), &gradients, lr, scale).unwrap();
             for place in muon.places() {
                 let g = plain(&gradients[place]);

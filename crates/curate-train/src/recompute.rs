@@ -70,7 +70,8 @@ impl Gradients<'_> {
     ) -> Result<Option<Tensor>> {
         let parameters = self.model.parameters();
         let own: Vec<usize> = (0..parameters.len()).filter(|&i| is_own(&parameters[i].name)).collect();
-        let wanted: Vec<&Tensor> = input.into_iter().chain(own.iter().map(|&i| &parameters[i].tensor)).collect();
+        let wanted: Vec<&Tensor> =
+            input.into_iter().chain(own.iter().map(|&i| &parameters[i].tensor)).collect();
         let mut found = Tensor::f_run_backward(&[scalar], &wanted, false, false)?;
         let of_input = input.map(|_| found.remove(0));
         for (place, gradient) in own.into_iter().zip(found) {

@@ -76,7 +76,8 @@ mod tests {
     }
 
     fn check_share(schedule: Shape, decay_share: f64, golden: &[(u64, f64)]) {
-        let schedule = Schedule { steps: 110, schedule, lr: 1e-3, min_lr_ratio: 0.1, warmup: 10, decay_share };
+        let schedule =
+            Schedule { steps: 110, schedule, lr: 1e-3, min_lr_ratio: 0.1, warmup: 10, decay_share };
         for &(step, lr) in golden {
             assert!((schedule.lr(step) - lr).abs() < 1e-15, "{schedule:?} at {step}: {}", schedule.lr(step));
         }
@@ -96,22 +97,25 @@ mod tests {
 
     #[test]
     fn the_share_of_the_decay_can_be_chosen() {
-        check_share(Shape::Wsd, 0.5, &[(10, 1e-3), (60, 1e-3), (72, 1e-3 - 9e-4 * 0.24f64.sqrt()), (110, 1e-4)]);
+        check_share(
+            Shape::Wsd,
+            0.5,
+            &[(10, 1e-3), (60, 1e-3), (72, 1e-3 - 9e-4 * 0.24f64.sqrt()), (110, 1e-4)],
+        );
         check_share(Shape::Wsd, 1.0, &[(10, 1e-3), (35, 5.5e-4), (110, 1e-4)]);
         check_share(Shape::Wsd, 0.0, &[(10, 1e-3), (109, 1e-3), (110, 1e-3)]);
     }
 
     #[test]
     fn edges_without_warmup_and_with_nothing_but_warmup() {
-        let schedule =
-            |warmup, steps| Schedule {
-                steps,
-                schedule: Shape::Cosine,
-                lr: 1.0,
-                min_lr_ratio: 0.0,
-                warmup,
-                decay_share: DECAY_SHARE,
-            };
+        let schedule = |warmup, steps| Schedule {
+            steps,
+            schedule: Shape::Cosine,
+            lr: 1.0,
+            min_lr_ratio: 0.0,
+            warmup,
+            decay_share: DECAY_SHARE,
+        };
         assert_eq!(schedule(0, 1).lr(0), 1.0);
         assert_eq!(schedule(5, 5).lr(4), 1.0);
         assert_eq!(schedule(5, 5).lr(5), 1.0);

@@ -413,13 +413,7 @@ impl Trainer {
 
     /// Tells why the update of this batch is not made, and which documents are in it; ends the run where the guard may not
     /// skip, or skipping helps no more.
-    fn skip(
-        &mut self,
-        cause: Cause,
-        batch: &Batch,
-        log: &mut Log,
-        monitor: &mut dyn Monitor,
-    ) -> Result<()> {
+    fn skip(&mut self, cause: Cause, batch: &Batch, log: &mut Log, monitor: &mut dyn Monitor) -> Result<()> {
         let options = &self.run.options;
         let (split, micro_batch) = (&options.data.split, options.numerics.micro_batch);
         let (documents, documents_in_batch) =

@@ -88,7 +88,9 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Setting>> {
 fn arguments(train: &Command, name: &str, value: &Value) -> Result<Vec<String>, String> {
     let flag = train.get_arguments().find(|arg| arg.get_long() == Some(name) && name != "config");
     let Some(flag) = flag else {
-        return Err(format!("there is no setting {name:?}; they have the names of the flags of `curate train`"));
+        return Err(format!(
+            "there is no setting {name:?}; they have the names of the flags of `curate train`"
+        ));
     };
     let text = match value {
         Value::Boolean(on) if !flag.get_action().takes_values() => {

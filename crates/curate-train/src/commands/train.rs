@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use curate_shards::{ShardSet, View};
 use curate_train::checkpoint::{self, Checkpoint};
 use curate_train::config::{
-    DocMask, Dtype, Mlp, Norm, PRESETS, Position, RunConfig, TrainOptions, default_micro_batch, default_mlp_hidden,
-    preset,
+    DocMask, Dtype, Mlp, Norm, PRESETS, Position, RunConfig, TrainOptions, default_micro_batch,
+    default_mlp_hidden, preset,
 };
 use curate_train::device::{self, DeviceChoice};
 use curate_train::engine::EngineKind;
@@ -258,7 +258,8 @@ fn word<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, St
 pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
     let interrupted = signals::listen();
     if args.sample_prompt.is_some() && args.sample_prompt_ids.is_none() {
-        let problem = "curate-train knows ids only: use `curate train`, or give --sample-prompt-ids".to_owned();
+        let problem =
+            "curate-train knows ids only: use `curate train`, or give --sample-prompt-ids".to_owned();
         return Err(Error::Option { flag: "--sample-prompt", problem });
     }
     let from = checkpoint_to_resume(args)?;
@@ -313,7 +314,11 @@ fn report(args: &TrainArgs, options: &TrainOptions, trainer: &Trainer, ending: &
             Ending::OutOfPatience(best) => output::line(&format!(
                 "stopped at step {}: {} evaluations without one better than {:.4} nats/token at step {}; its weights: \
                  curate eval {run} --checkpoint step-{:08}",
-                trainer.step(), options.cadence.patience, best.nats_per_token, best.step, best.step,
+                trainer.step(),
+                options.cadence.patience,
+                best.nats_per_token,
+                best.step,
+                best.step,
             )),
             Ending::Stopped | Ending::Interrupted => {
                 let (step, steps) = (trainer.step(), options.schedule.steps);

@@ -271,15 +271,14 @@ pub fn write_run(run: &Path, model: &Model, tokenizer: TokenizerInfo, origin: &s
         libtorch: RunConfig::LIBTORCH.to_owned(),
     };
     write_json(&run.join("config.json"), &config)?;
-    let state =
-        State {
-            step: 0,
-            samples: 0,
-            targets: 0,
-            seconds: 0.0,
-            guard: Default::default(),
-            run: config,
-            files: Default::default(),
-        };
+    let state = State {
+        step: 0,
+        samples: 0,
+        targets: 0,
+        seconds: 0.0,
+        guard: Default::default(),
+        run: config,
+        files: Default::default(),
+    };
     checkpoint::save_weights(run, state, model)
 }

@@ -35,7 +35,8 @@ fn ids(count: usize, rng: &mut Rng) -> Vec<i64> {
 fn packed_and_apart() -> (Batch, Batch) {
     let lengths: [&[usize]; 3] = [&[7, 1, 16], &[24], &[10, 14]];
     let mut rng = Rng::new(4, "packed");
-    let (mut packed, mut apart) = (Batch { seq_len: T, ..Batch::default() }, Batch { seq_len: T, ..Batch::default() });
+    let (mut packed, mut apart) =
+        (Batch { seq_len: T, ..Batch::default() }, Batch { seq_len: T, ..Batch::default() });
     for lengths in lengths {
         let mut starts = Vec::new();
         let mut at = 0;
@@ -106,7 +107,14 @@ fn the_fused_engine_gives_a_packed_document_its_own_bits() {
         let mut targets = vec![IGNORE; T];
         targets[from..from + length].copy_from_slice(&batch.targets[row * T + from..][..length]);
         let starts = batch.starts.get(row).cloned().into_iter().collect();
-        Batch { rows: 1, seq_len: T, inputs: batch.inputs[row * T..][..T].to_vec(), targets, starts, ..Batch::default() }
+        Batch {
+            rows: 1,
+            seq_len: T,
+            inputs: batch.inputs[row * T..][..T].to_vec(),
+            targets,
+            starts,
+            ..Batch::default()
+        }
     };
     let a = fused.loss(&only(&packed, 0, 8, 16), 1).unwrap();
     let b = fused.loss(&only(&apart, 2, 0, 16), 1).unwrap();
@@ -133,7 +141,8 @@ fn no_target_crosses_a_boundary_with_the_mask_on_the_loss() {
         // Every token but the first of each document.
         assert_eq!(scored, split.num_tokens() - split.num_documents());
         for batch in &batches {
-            let at_ends = batch.inputs.iter().zip(&batch.targets).filter(|(input, _)| **input == i64::from(EOD));
+            let at_ends =
+                batch.inputs.iter().zip(&batch.targets).filter(|(input, _)| **input == i64::from(EOD));
             assert!(at_ends.into_iter().all(|(_, target)| *target == IGNORE) && batch.starts.is_empty());
         }
     }

@@ -161,10 +161,13 @@ fn a_run_has_its_picture_its_speed_and_its_samples() {
     train(&mut create(&parts, &shards, &options), Some(5));
     train(&mut resume(&parts, &shards, &options), None);
     let timeless = |run: &Path| {
-        logged(run).into_iter().map(|record| match record {
-            Record::Step(step) => Record::Step(curate_train::train::StepRecord { mfu: None, ..step }),
-            other => other,
-        }).collect::<Vec<_>>()
+        logged(run)
+            .into_iter()
+            .map(|record| match record {
+                Record::Step(step) => Record::Step(curate_train::train::StepRecord { mfu: None, ..step }),
+                other => other,
+            })
+            .collect::<Vec<_>>()
     };
     assert_eq!(timeless(&whole), timeless(&parts));
     let samples: Vec<(u64, String)> = logged(&whole)
@@ -235,11 +238,22 @@ fn settings_are_written_and_read_back() {
     assert_eq!(config("a"), config("b"));
     assert!(tensors_of(&dir.join("a"), 3) == tensors_of(&dir.join("b"), 3));
     // Flags win.
-    succeed(&["train", "--config", &settings, "--lr", "0.5", "--batch-tokens=64", "-o", &run("c"), "--quiet"]);
+    succeed(&[
+        "train",
+        "--config",
+        &settings,
+        "--lr",
+        "0.5",
+        "--batch-tokens=64",
+        "-o",
+        &run("c"),
+        "--quiet",
+    ]);
     let mut expected = config("a");
     expected["options"]["schedule"]["lr"] = 0.5.into();
     expected["options"]["data"]["batch_size"] = 2.into();
-    expected["options"]["numerics"]["micro_batch"] = config("c")["options"]["numerics"]["micro_batch"].clone();
+    expected["options"]["numerics"]["micro_batch"] =
+        config("c")["options"]["numerics"]["micro_batch"].clone();
     assert_eq!(config("c"), expected);
     // Every name in the file is a flag's, or a comment.
     let toml = to_toml(&newest(&dir.join("a")).state.run);
@@ -259,7 +273,10 @@ fn mistakes_in_a_settings_file_are_told_with_their_line() {
     };
     check("lr = 0.1\n\nlearning-rate = 3\n", "error: FILE:3: there is no setting \"learning-rate\"");
     check("steps = 5\nlr = 'fast'\n", "error: FILE:2: invalid value 'fast' for '--lr <RATE>'");
-    check("# one\n# two\nnorm = 'batchnorm'\n", "error: FILE:3: invalid value 'batchnorm' for '--norm <NAME>'");
+    check(
+        "# one\n# two\nnorm = 'batchnorm'\n",
+        "error: FILE:3: invalid value 'batchnorm' for '--norm <NAME>'",
+    );
     check("lr = 1\nlr = 2\n", "error: FILE:2: ");
     check("lr = \n", "error: FILE:1: ");
     check("config = 'x'\n", "error: FILE:1: there is no setting \"config\"");

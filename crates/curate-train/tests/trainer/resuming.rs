@@ -163,9 +163,11 @@ fn muon_resumes_bit_for_bit_with_both_engines() {
         assert!(tensors_of(&whole, 12) == tensors_of(&parts, 12), "{engine:?}: weights or momenta differ");
         let [_, optimizer] = tensors_of(&whole, 12);
         let optimizer = safetensors::SafeTensors::deserialize(&optimizer).unwrap();
-        let mut names: Vec<&str> = optimizer.names().into_iter().filter(|n| n.starts_with("layers.0.mlp.up.")).collect();
+        let mut names: Vec<&str> =
+            optimizer.names().into_iter().filter(|n| n.starts_with("layers.0.mlp.up.")).collect();
         names.sort_unstable();
-        let expected = ["bias.first", "bias.second", "weight.momentum"].map(|n| format!("layers.0.mlp.up.{n}"));
+        let expected =
+            ["bias.first", "bias.second", "weight.momentum"].map(|n| format!("layers.0.mlp.up.{n}"));
         assert_eq!(names, expected);
         // Neither kind can go on from the other's state.
         options.muon.optimizer = OptimizerKind::AdamW;

@@ -103,7 +103,8 @@ fn a_panic_leaves_gradients_on() {
         let _ = evaluate(&model, &shards, &eval, &mut |_, _| panic!("inside an evaluation"));
     }));
     assert!(records());
-    let batch = curate_train::data::Loader::start(&shards, &options.data, 0, 1).unwrap().next_batch().unwrap();
+    let batch =
+        curate_train::data::Loader::start(&shards, &options.data, 0, 1).unwrap().next_batch().unwrap();
     let (_, gradients) = loss_and_gradients(&model, &batch, 8).unwrap();
     assert!(gradients.iter().all(|g| g.norm().double_value(&[]) > 0.0));
 }

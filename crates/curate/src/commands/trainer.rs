@@ -69,8 +69,10 @@ fn vocabulary_of(args: &[OsString]) -> Result<PathBuf> {
     let found = args.iter().find(has_tokenizer).map(PathBuf::from);
     let settings = || settings_of(args).and_then(|settings| Some(settings.get("shards")?.as_str()?.into()));
     found.or_else(settings).ok_or_else(|| {
-        Failure::new("--sample-prompt needs the tokenizer of the shards, and no argument is a directory that has one")
-            .with_hint("curate train SHARDS --sample-prompt TEXT")
+        Failure::new(
+            "--sample-prompt needs the tokenizer of the shards, and no argument is a directory that has one",
+        )
+        .with_hint("curate train SHARDS --sample-prompt TEXT")
     })
 }
 
@@ -80,7 +82,9 @@ fn sample_of_settings(args: &[OsString]) -> Result<Option<OsString>> {
         return Ok(None);
     }
     let settings = settings_of(args);
-    let Some(text) = settings.as_ref().and_then(|s| s.get("sample-prompt")?.as_str()) else { return Ok(None) };
+    let Some(text) = settings.as_ref().and_then(|s| s.get("sample-prompt")?.as_str()) else {
+        return Ok(None);
+    };
     let ids = ids(&vocabulary_of(args)?, text)?;
     Ok(Some(OsString::from(format!("--sample-prompt-ids={ids}"))))
 }
