@@ -8,6 +8,6 @@ curate=${CURATE:-curate}
 
 "$curate" tokenize --tokenizer char:fixtures/char-tiny.txt fixtures/char-tiny.jsonl |
     "$curate" pack --seq-len 128 --force -o "$dir/shards"
-"$curate" train "$dir/shards" --preset char-tiny --device cpu -o "$dir/run"
+"$curate" train "$dir/shards" --preset char-tiny --device cpu --sample-every 100 --sample-prompt "the quick" -o "$dir/run"
 "$curate" eval "$dir/run" --split train
 "$curate" generate "$dir/run" --prompt "the quick" --max-tokens 60 --temperature 0.1

@@ -62,6 +62,8 @@ fn the_handbooks_example_learns_its_text_by_heart() {
     assert!(eval["total"]["perplexity"].as_f64().unwrap() <= 5.0, "{eval}");
     assert!(out.stdout().contains("brown fox"), "{}", out.stdout());
     let log = std::fs::read_to_string(dir.path("run/log.jsonl")).unwrap();
+    let sample = log.lines().find(|line| line.contains("\"event\":\"sample\"")).unwrap();
+    assert!(sample.contains("\"text\":\"the quick"), "{sample}");
     let first: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
     let loss = first["loss_nats"].as_f64().unwrap();
     assert!((loss - 27f64.ln()).abs() < 0.05, "the first loss is near ln 27: {loss}");

@@ -27,7 +27,7 @@ fn event_files(dir: &Path) -> Vec<PathBuf> {
 
 /// Fields of a protocol buffer: (number, wire type, value of a varint or 0, bytes).
 fn fields(mut bytes: &[u8]) -> Vec<(u8, u8, u64, &[u8])> {
-    fn varint<'a>(bytes: &mut &'a [u8]) -> u64 {
+    fn varint(bytes: &mut &[u8]) -> u64 {
         let mut value = 0;
         for shift in (0..).step_by(7) {
             let byte = bytes[0];
