@@ -29,10 +29,16 @@ pub(crate) struct Merger {
     /// Open-addressed: left id, right id, rank from the top.
     slots: Vec<u64>,
     shift: u32,
+    /// A bit for each hash of a pair, some sixteen times as many as there are pairs: most pairs of a text have none
+    /// and are refused by what fits into a near cache, without a look at the slots.
+    filter: Vec<u64>,
+    filter_shift: u32,
     /// Rank by two bytes, for the first round.
     byte_pairs: Vec<u32>,
     /// Rank → id.
     merged: Vec<TokenId>,
+    /// Where all ids follow their ranks: the id of rank 0.
+    first_merged: Option<TokenId>,
     byte_ids: [TokenId; 256],
     /// Whether every pair ranks behind the merges that make its halves.
     is_ordered: bool,
@@ -74,8 +80,11 @@ impl Merger {
         let mut merger = Self {
             slots: vec![FREE; 1 << bits],
             shift: u64::BITS - bits,
+            filter: vec![0; 1 << (bits - 3)],
+            filter_shift: u64::BITS - bits - 3,
             byte_pairs: vec![NO_RANK; 1 << 16],
             merged: merges.iter().map(|&(_, _, new)| new).collect(),
+            first_merged: first_merged(merges),
             byte_ids,
             is_ordered: true,
             characters: Vec::new(),
@@ -108,14 +117,18 @@ impl Merger {
         })
     }
 
-    fn slot_of(&self, key: u64) -> usize {
-        (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize
+    #[inline(always)]
+    fn hash(key: u64) -> u64 {
+        key.wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 
     /// The rank counts that was given last, as in the crate's map.
     fn insert(&mut self, left: TokenId, right: TokenId, rank: u32) {
         let key = u64::from(left) << 21 | u64::from(right);
-        let mut at = self.slot_of(key);
+        let hash = Self::hash(key);
+        let bit = (hash >> self.filter_shift) as usize;
+        self.filter[bit / 64] |= 1 << (bit % 64);
+        let mut at = (hash >> self.shift) as usize;
         while self.slots[at] != FREE && self.slots[at] >> 21 != key {
             at = (at + 1) & (self.slots.len() - 1);
         }
@@ -125,7 +138,12 @@ impl Merger {
     #[inline(always)]
     fn rank(&self, left: TokenId, right: TokenId) -> u32 {
         let key = u64::from(left) << 21 | u64::from(right);
-        let mut at = self.slot_of(key);
+        let hash = Self::hash(key);
+        let bit = (hash >> self.filter_shift) as usize;
+        if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
+            return NO_RANK;
+        }
+        let mut at = (hash >> self.shift) as usize;
         loop {
             let slot = self.slots[at];
             if slot >> 21 == key {
@@ -135,6 +153,14 @@ impl Merger {
                 return NO_RANK;
             }
             at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    #[inline(always)]
+    fn merged(&self, rank: u32) -> TokenId {
+        match self.first_merged {
+            Some(first) => first + rank,
+            None => self.merged[rank as usize],
         }
     }
 
@@ -200,6 +226,7 @@ impl Merger {
             rest = &rest[len..];
         }
         if scratch.ids.len() > HUGE && self.is_ordered {
+            self.merge_runs(&mut scratch.ids);
             self.merge_huge(scratch, out);
         } else {
             self.merge_heap(scratch, out);
@@ -277,7 +304,7 @@ impl Merger {
             let at = (least & 63) as usize;
             let above = alive & !(1 << at);
             let right = (above >> at).trailing_zeros() as usize + at;
-            ids[at] = self.merged[(least >> 6) as usize];
+            ids[at] = self.merged(least >> 6);
             alive &= !(1 << right);
             keys[right] = u32::MAX;
             let beyond = alive >> at & !1;
@@ -313,7 +340,7 @@ impl Merger {
     #[inline(always)]
     fn join(&self, at: u32, tokens: &mut [Token], mut made: impl FnMut(u32, u32)) {
         let Token { rank, previous, next: right, .. } = tokens[at as usize];
-        let id = self.merged[rank as usize];
+        let id = self.merged(rank);
         let next = tokens[right as usize].next;
         tokens[right as usize].rank = NO_RANK;
         let mut rank = NO_RANK;
@@ -356,6 +383,36 @@ impl Merger {
         Self::emit(tokens, out);
     }
 
+    /// Merges the pair of least rank wherever it stands, in one pass from the left, as long as that is one place in
+    /// sixteen: in a run of one letter. Rank by rank is the order of merges, as for [`Self::merge_huge`], and takes no
+    /// memory here.
+    fn merge_runs(&self, ids: &mut Vec<TokenId>) {
+        loop {
+            let (mut least, mut least_pair, mut count) = (NO_RANK, [0, 0], 0);
+            let (mut pair, mut rank) = ([TokenId::MAX; 2], NO_RANK);
+            for &here in ids.array_windows() {
+                if here != pair {
+                    (pair, rank) = (here, self.rank(here[0], here[1]));
+                }
+                if rank < least {
+                    (least, least_pair, count) = (rank, pair, 0);
+                }
+                count += usize::from(rank == least);
+            }
+            if least == NO_RANK || count < ids.len() / 16 {
+                return;
+            }
+            let (mut from, mut to) = (0, 0);
+            while from < ids.len() {
+                let is_pair = ids[from] == least_pair[0] && ids.get(from + 1) == Some(&least_pair[1]);
+                ids[to] = if is_pair { self.merged(least) } else { ids[from] };
+                from += 1 + usize::from(is_pair);
+                to += 1;
+            }
+            ids.truncate(to);
+        }
+    }
+
     /// As [`Self::merge_heap`], in time proportional to the word: what a merge makes ranks behind it, so that all
     /// pairs of a rank are known when its turn comes. Takes some 24 bytes of memory for each byte of the word.
     fn merge_huge(&self, scratch: &mut MergeScratch, out: &mut Vec<TokenId>) {
@@ -386,6 +443,12 @@ impl Merger {
         }
         Self::emit(tokens, out);
     }
+}
+
+/// The id of the first merge, if that of each is one more than the one before.
+fn first_merged(merges: &[Merge]) -> Option<TokenId> {
+    let &(_, _, first) = merges.first()?;
+    (first..).zip(merges).all(|(id, merge)| id == merge.2).then_some(first)
 }
 
 /// The places of pairs, by rank.

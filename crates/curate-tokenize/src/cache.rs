@@ -1,6 +1,6 @@
 //! Words seen before, with their ids, in fixed memory.
 //!
-//! Words up to 15 bytes are their own keys in slots of 32 bytes, with up to three ids beside them: one look at one
+//! Words up to 15 bytes are their own keys in slots of 32 bytes, with up to four ids beside them: one look at one
 //! cache line answers for nearly all words of a text. Longer words are found by a hash and compared with their
 //! bytes in an arena. A word may stand in any of a few slots after its first one; when all are taken it takes the
 //! place of another. Arenas come in two generations: when the younger is full, the older is forgotten.
@@ -19,7 +19,11 @@ const LONG_WORD: usize = 192;
 /// Slots that are tried before one is overwritten.
 const TRIES: usize = 8;
 /// Ids in a slot; more of them lie in the arena.
-const INLINE: usize = 3;
+pub(crate) const INLINE: usize = 4;
+/// In place of the last id of a slot that has fewer: this and their number.
+const FEWER: u32 = 1 << 31;
+/// Beside the length in the key of a slot whose ids lie in the arena, so that the word alone does not match it.
+const SPILLED: u64 = 1 << 63;
 
 /// A word of the vocabulary that every cache begins with.
 #[derive(Debug, Clone, Copy)]
@@ -72,10 +76,20 @@ pub(crate) fn hash(key: Key) -> u64 {
 #[repr(C, align(32))]
 #[derive(Clone, Copy)]
 struct Short {
+    /// With [`SPILLED`] or without.
     key: Key,
-    /// Ids; of more than [`INLINE`], the position in the arena and its generation.
+    /// Ids, the last perhaps [`FEWER`]; of more than [`INLINE`], their position in the arena, its generation, and
+    /// their number.
     ids: [u32; INLINE],
-    count: u32,
+}
+
+impl Short {
+    /// Number of ids, if they are not spilled.
+    #[inline(always)]
+    fn count(&self) -> usize {
+        let last = self.ids[INLINE - 1];
+        if last < FEWER { INLINE } else { (last - FEWER) as usize }
+    }
 }
 
 /// Free while the length is 0.
@@ -87,8 +101,8 @@ struct Long {
     generation: u32,
     len: u16,
     count: u16,
-    /// As in [`Short`], of the same generation.
-    ids: [u32; INLINE],
+    /// Position in the arena, of the same generation.
+    ids_at: u32,
 }
 
 /// Slots in memory that the system gives zeroed, in large pages where it has them.
@@ -159,17 +173,12 @@ impl Arena {
         }
     }
 
-    /// The ids of a slot: in the slot itself, or where it points.
-    fn put(&mut self, ids: &[TokenId]) -> [u32; INLINE] {
-        let mut inline = [0; INLINE];
-        if ids.len() <= INLINE {
-            inline[..ids.len()].copy_from_slice(ids);
-        } else {
-            let young = &mut self.ids[(self.generation & 1) as usize];
-            inline = [young.len() as u32, self.generation, 0];
-            young.extend_from_slice(ids);
-        }
-        inline
+    /// Keeps ids; returns where.
+    fn put(&mut self, ids: &[TokenId]) -> u32 {
+        let young = &mut self.ids[(self.generation & 1) as usize];
+        let at = young.len() as u32;
+        young.extend_from_slice(ids);
+        at
     }
 
     fn ids(&self, at: u32, generation: u32, count: usize) -> &[TokenId] {
@@ -194,20 +203,20 @@ impl std::fmt::Debug for WordCache {
 }
 
 impl WordCache {
-    /// A cache of about `bytes`, at least 64 KB: half for short words, an eighth for the slots of long ones, the
-    /// rest for the two generations of arenas.
+    /// A cache of about `bytes`, at least 64 KB: a quarter for short words, an eighth for the slots of long ones, the
+    /// rest for the two generations of arenas, of which scripts with many tokens a word need most.
     ///
     /// # Errors
     /// If the system has no memory left.
     pub(crate) fn new(bytes: usize, seeds: &[Seed]) -> std::io::Result<Self> {
         let slots = |bytes: usize, size: usize| 1usize << (bytes / size).max(64).ilog2();
-        let (short, long) = (slots(bytes / 2, size_of::<Short>()), slots(bytes / 8, size_of::<Long>()));
+        let (short, long) = (slots(bytes / 4, size_of::<Short>()), slots(bytes / 8, size_of::<Long>()));
         let mut cache = Self {
             short: Slots::new(short)?,
             long: Slots::new(long)?,
             arena: Arena {
-                max_bytes: (bytes / 32 * 3).clamp(4096, 1 << 30),
-                max_ids: (bytes / 32 * 3 / 4).clamp(1024, 1 << 28),
+                max_bytes: (bytes / 10).clamp(4096, 1 << 30),
+                max_ids: (bytes / 5 / size_of::<TokenId>()).clamp(1024, 1 << 28),
                 ..Arena::default()
             },
             hasher: FixedState::with_seed(0),
@@ -225,9 +234,15 @@ impl WordCache {
         self.hasher.hash_one(word)
     }
 
+    /// The first slot of a short word.
     #[inline(always)]
-    pub(crate) fn prefetch_short(&self, hash: u64) {
-        self.short.prefetch((hash >> self.short_shift) as usize);
+    pub(crate) fn slot(&self, hash: u64) -> u32 {
+        (hash >> self.short_shift) as u32 // There are fewer than 2^32: `u16` megabytes of 32 bytes each.
+    }
+
+    #[inline(always)]
+    pub(crate) fn prefetch_short(&self, slot: u32) {
+        self.short.prefetch(slot as usize);
     }
 
     #[inline(always)]
@@ -235,11 +250,11 @@ impl WordCache {
         self.long.prefetch((hash >> self.long_shift) as usize);
     }
 
-    /// The ids of a short word if they lie in its first slot, and their number; at most three.
+    /// The ids of a short word if they lie in its first slot, and how many of the four count.
     #[inline(always)]
-    pub(crate) fn find_first(&self, key: Key, hash: u64) -> Option<(&[u32; INLINE], usize)> {
-        let slot = &self.short.all()[(hash >> self.short_shift) as usize];
-        (slot.key == key && slot.count <= INLINE as u32).then_some((&slot.ids, slot.count as usize))
+    pub(crate) fn find_first(&self, key: Key, slot: u32) -> Option<(&[u32; INLINE], usize)> {
+        let slot = &self.short.all()[slot as usize];
+        (slot.key == key).then(|| (&slot.ids, slot.count()))
     }
 
     /// The ids of a short word. What is found behind its first slot is moved there, as it may be met again.
@@ -247,35 +262,44 @@ impl WordCache {
         let (first, mask, shift) =
             ((hash >> self.short_shift) as usize, self.short.count - 1, self.short_shift);
         let slots = self.short.all_mut();
+        let is_key = |found: Key| found[0] == key[0] && found[1] & !SPILLED == key[1];
         let tries = (first..first + TRIES).map(|at| at & mask);
-        let mut at = tries.take_while(|&at| slots[at].key[1] != 0).find(|&at| slots[at].key == key)?;
+        let mut at = tries.take_while(|&at| slots[at].key[1] != 0).find(|&at| is_key(slots[at].key))?;
         if at != first {
-            let home = (self::hash(slots[first].key) >> shift) as usize;
+            let [low, high] = slots[first].key;
+            let home = (self::hash([low, high & !SPILLED]) >> shift) as usize;
             if (at.wrapping_sub(home) & mask) < TRIES {
                 slots.swap(first, at);
                 at = first;
             }
         }
         let slot = &self.short.all()[at];
-        let count = slot.count as usize;
-        match count {
-            ..=INLINE => Some(&slot.ids[..count]),
-            _ if self.arena.has(slot.ids[1]) => Some(self.arena.ids(slot.ids[0], slot.ids[1], count)),
-            _ => None,
+        if slot.key[1] & SPILLED == 0 {
+            return Some(&slot.ids[..slot.count()]);
         }
+        let [ids_at, generation, count, _] = slot.ids;
+        self.arena.has(generation).then(|| self.arena.ids(ids_at, generation, count as usize))
     }
 
     /// Remembers a short word that was not found.
     pub(crate) fn remember_short(&mut self, key: Key, hash: u64, ids: &[TokenId]) {
-        self.arena.reserve(0, ids.len());
-        let ids_inline = self.arena.put(ids);
+        let mut new = Short { key, ids: [0; INLINE] };
+        if ids.len() > INLINE {
+            self.arena.reserve(0, ids.len());
+            new.ids = [self.arena.put(ids), self.arena.generation, ids.len() as u32, 0];
+            new.key[1] |= SPILLED;
+        } else {
+            new.ids[INLINE - 1] = FEWER + ids.len() as u32;
+            new.ids[..ids.len()].copy_from_slice(ids);
+        }
         let first = (hash >> self.short_shift) as usize;
         let mask = self.short.count - 1;
         let slots = self.short.all_mut();
-        let free =
-            (first..first + TRIES).find(|at| slots[at & mask].key[1] == 0 || slots[at & mask].key == key);
+        // A word is met again here only if its ids were forgotten; then its slot is spilled.
+        let is_free = |found: Key| found[1] == 0 || found == new.key;
+        let free = (first..first + TRIES).find(|at| is_free(slots[at & mask].key));
         let at = free.unwrap_or(first + (hash as usize & (TRIES - 1)));
-        slots[at & mask] = Short { key, ids: ids_inline, count: ids.len() as u32 };
+        slots[at & mask] = new;
     }
 
     /// The ids of a word of more than [`SHORT_WORD`] bytes.
@@ -289,11 +313,7 @@ impl WordCache {
             if slot.hash == hash && usize::from(slot.len) == word.len() && self.arena.has(slot.generation) {
                 let bytes = &self.arena.bytes[(slot.generation & 1) as usize][slot.bytes_at as usize..];
                 if bytes.starts_with(word) {
-                    let count = usize::from(slot.count);
-                    return Some(match count {
-                        ..=INLINE => &slot.ids[..count],
-                        _ => self.arena.ids(slot.ids[0], slot.generation, count),
-                    });
+                    return Some(self.arena.ids(slot.ids_at, slot.generation, usize::from(slot.count)));
                 }
             }
         }
@@ -310,21 +330,15 @@ impl WordCache {
         let bytes = &mut self.arena.bytes[(generation & 1) as usize];
         let bytes_at = bytes.len() as u32;
         bytes.extend_from_slice(word);
-        let ids_inline = self.arena.put(ids);
+        let ids_at = self.arena.put(ids);
         let first = (hash >> self.long_shift) as usize;
         let mask = self.long.count - 1;
         let slots = self.long.all_mut();
         let is_free = |slot: &Long| slot.len == 0 || generation - slot.generation > 1;
         let free = (first..first + TRIES).find(|at| is_free(&slots[at & mask]));
         let at = free.unwrap_or(first + (hash as usize & (TRIES - 1)));
-        slots[at & mask] = Long {
-            hash,
-            bytes_at,
-            generation,
-            len: word.len() as u16,
-            count: ids.len() as u16,
-            ids: ids_inline,
-        };
+        slots[at & mask] =
+            Long { hash, bytes_at, generation, len: word.len() as u16, count: ids.len() as u16, ids_at };
     }
 }
 
@@ -370,9 +384,7 @@ mod tests {
             // The last hundred words come three times; a large cache knows nearly all that come again.
             let expected = if bytes == 32 << 20 { 10_000 } else { 60 };
             assert!(short_hits >= expected && long_hits >= expected, "{bytes}: {short_hits}, {long_hits}");
-            assert!(
-                cache.arena.bytes.iter().all(|bytes_kept| bytes_kept.len() <= (bytes / 32 * 3).max(4096))
-            );
+            assert!(cache.arena.bytes.iter().all(|bytes_kept| bytes_kept.len() <= (bytes / 10).max(4096)));
         }
     }
 
@@ -393,6 +405,6 @@ mod tests {
         let key = key(b" the");
         let seed = Seed { hash: hash(key), key, id: 262 };
         let cache = WordCache::new(1 << 20, &[seed]).unwrap();
-        assert_eq!(cache.find_first(key, hash(key)).map(|(ids, count)| (ids[0], count)), Some((262, 1)));
+        assert_eq!(cache.find_first(key, cache.slot(hash(key))).map(|(ids, n)| (ids[0], n)), Some((262, 1)));
     }
 }

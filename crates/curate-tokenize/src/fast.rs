@@ -1,14 +1,11 @@
 //! Byte-level BPE at the speed of memory: cut words by vector instructions, look each up, merge the new ones.
 //!
-//! Most of a text is words seen before. Their ids come from a cache that is keyed by the words themselves, so that an
-//! answer from it is the answer that merging gave. Words are looked up in batches: all slots are asked for before
-//! the first is read, so that memory answers many at once. Which tokenizers this holds for is decided in
-//! [`ByteLevelEncoder::new`]; [`ByteLevelEncoder::encode`] steps aside for single texts with added tokens in them.
+//! Which tokenizers this holds for is decided in [`ByteLevelEncoder::new`]; [`ByteLevelEncoder::encode`] steps aside
+//! for single texts with added tokens in them. The two halves of the work are in `words.rs` and `lookup.rs`.
 
 use std::collections::HashMap;
 
 use aho_corasick::AhoCorasick;
-use foldhash::fast::FixedState;
 use serde::Deserialize;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
@@ -18,10 +15,10 @@ use unicode_normalization_alignments::UnicodeNormalization;
 
 use crate::TokenId;
 use crate::blocks::Instructions;
-use crate::bpe::{Merge, MergeScratch, Merger};
+use crate::bpe::{Merge, Merger};
 use crate::byte_level::unspell;
-use crate::cache::{self, Key, SHORT_WORD, Seed, WordCache};
 use crate::classes::{Classes, UNSTABLE};
+use crate::lookup::{LookUp, LookUpState};
 use crate::words::{Cuts, GPT2_PATTERN, Pattern, Splitter};
 
 /// What a thread keeps from text to text while encoding: remembered words ([`crate::LoadOptions::cache_bytes`]) and
@@ -37,25 +34,9 @@ pub struct EncodeScratch {
 struct State {
     /// Which encoder the words were remembered for.
     owner: u64,
-    words: WordCache,
     cuts: Cuts,
-    batch: Vec<Probe>,
-    merging: MergeScratch,
-    ids: Vec<TokenId>,
+    words: LookUpState,
 }
-
-/// A word of a batch.
-#[derive(Debug, Clone, Copy)]
-struct Probe {
-    /// The key of a short word; for a longer one, what no slot has.
-    key: Key,
-    hash: u64,
-    start: usize,
-    len: usize,
-}
-
-/// Words that are looked up together. As many lines of 64 bytes fit into a first-level cache beside the rest.
-const BATCH: usize = 256;
 
 /// How the encoder is set up beside its tokenizer.
 #[derive(Debug, Clone, Copy)]
@@ -71,11 +52,7 @@ pub(crate) struct FastOptions {
 pub(crate) struct ByteLevelEncoder {
     options: FastOptions,
     splitter: Splitter,
-    merger: Merger,
-    /// Words that are one token although merging does not lead there; only of tokenizers that look words up first.
-    whole: HashMap<Box<[u8]>, TokenId, FixedState>,
-    /// The short ones of them, in the order of their hashes.
-    seeds: Vec<Seed>,
+    words: LookUp,
     /// Tokens that the crate looks for before it cuts words; a text that holds one is left to the crate.
     added: Option<AhoCorasick>,
     /// Whether the tokenizer brings text to NFC first.
@@ -116,28 +93,10 @@ impl ByteLevelEncoder {
         let byte_ids = std::array::from_fn(|byte| words[byte_places[byte]].1);
         let merger = Merger::new(byte_ids, &merges(json, &vocab)?)?;
         words.retain(|(word, _)| !word.is_empty());
-        let (mut scratch, mut ids) = (MergeScratch::default(), Vec::new());
-        let mut merges_into = |word: &[u8], id: TokenId| {
-            ids.clear();
-            merger.merge(word, &mut scratch, &mut ids);
-            ids == [id]
-        };
-        let (mut words, others): (Vec<_>, Vec<_>) =
-            words.into_iter().partition(|(word, id)| merges_into(word, *id));
-        let whole = if bpe.ignore_merges { others } else { Vec::new() };
-        words.extend_from_slice(&whole);
-        let short = words.iter().filter(|(word, _)| word.len() <= SHORT_WORD);
-        let mut seeds: Vec<Seed> = short
-            .map(|(word, id)| {
-                let key = cache::key(word);
-                Seed { hash: cache::hash(key), key, id: *id }
-            })
-            .collect();
-        seeds.sort_unstable_by_key(|seed| seed.hash);
+        let words = LookUp::new(merger, words, bpe.ignore_merges, options.instructions);
         let classes = if normalizes { Classes::with_nfc() } else { Classes::new() };
         let splitter = Splitter::new(pattern, classes, options.instructions);
-        let whole = whole.into_iter().collect();
-        Some(Self { options, splitter, merger, whole, seeds, added, normalizes })
+        Some(Self { options, splitter, words, added, normalizes })
     }
 
     /// Appends the ids of `text`; `false` and nothing appended where only the crate knows the answer.
@@ -157,9 +116,9 @@ impl ByteLevelEncoder {
                 return false;
             }
             self.splitter.cut(&normalized, &mut state.cuts);
-            self.look_up(normalized.as_bytes(), state, out);
+            self.words.look_up(normalized.as_bytes(), &state.cuts, &mut state.words, out);
         } else {
-            self.look_up(text.as_bytes(), state, out);
+            self.words.look_up(text.as_bytes(), &state.cuts, &mut state.words, out);
         }
         true
     }
@@ -168,118 +127,17 @@ impl ByteLevelEncoder {
         self.added.as_ref().is_some_and(|added| added.is_match(text))
     }
 
-    /// Appends the ids of the words of `text` that are cut in `state`.
-    fn look_up(&self, text: &[u8], state: &mut State, out: &mut Vec<TokenId>) {
-        let State { words, cuts, batch, merging, ids, .. } = state;
-        batch.clear();
-        let mut start = 0;
-        cuts.for_each_end(|end| {
-            batch.push(probe(text, start, end, words));
-            start = end;
-            if batch.len() == BATCH {
-                self.flush(text, batch, words, merging, ids, out);
-            }
-        });
-        self.flush(text, batch, words, merging, ids, out);
-    }
-
-    fn flush(
-        &self,
-        text: &[u8],
-        batch: &mut Vec<Probe>,
-        words: &mut WordCache,
-        merging: &mut MergeScratch,
-        ids: &mut Vec<TokenId>,
-        out: &mut Vec<TokenId>,
-    ) {
-        // Three ids are written for each word, and the next word begins where its ids end.
-        let mut found = [0; BATCH * 3 + 3];
-        let mut count = 0;
-        for word in batch.iter() {
-            if let Some((ids, len)) = words.find_first(word.key, word.hash) {
-                found[count..count + 3].copy_from_slice(ids);
-                count += len;
-                continue;
-            }
-            ids.clear();
-            self.look_further(text, word, words, merging, ids);
-            if ids.len() <= 3 {
-                found[count..count + ids.len()].copy_from_slice(ids);
-                count += ids.len();
-            } else {
-                out.extend_from_slice(&found[..count]);
-                out.extend_from_slice(ids);
-                count = 0;
-            }
-        }
-        out.extend_from_slice(&found[..count]);
-        batch.clear();
-    }
-
-    /// The ids of a word that is not in its first slot.
-    #[inline(never)]
-    fn look_further(
-        &self,
-        text: &[u8],
-        probe: &Probe,
-        words: &mut WordCache,
-        merging: &mut MergeScratch,
-        ids: &mut Vec<TokenId>,
-    ) {
-        let word = &text[probe.start..probe.start + probe.len];
-        let is_short = probe.len <= SHORT_WORD;
-        let known = if is_short {
-            words.find_short(probe.key, probe.hash)
-        } else {
-            words.find_long(word, probe.hash)
-        };
-        if let Some(known) = known {
-            return ids.extend_from_slice(known);
-        }
-        let whole = if self.whole.is_empty() { None } else { self.whole.get(word) };
-        match whole {
-            Some(&id) => ids.push(id),
-            None => self.merger.merge(word, merging, ids),
-        }
-        if is_short {
-            words.remember_short(probe.key, probe.hash, ids);
-        } else {
-            words.remember_long(word, probe.hash, ids);
-        }
-    }
-
     /// `None` if the system has no memory for the cache.
     fn state<'s>(&self, scratch: &'s mut EncodeScratch) -> Option<&'s mut State> {
         if scratch.state.as_ref().is_none_or(|state| state.owner != self.options.owner) {
             scratch.state = Some(State {
                 owner: self.options.owner,
-                words: WordCache::new(self.options.cache_bytes, &self.seeds).ok()?,
                 cuts: Cuts::default(),
-                batch: Vec::with_capacity(BATCH),
-                merging: MergeScratch::default(),
-                ids: Vec::new(),
+                words: self.words.state(self.options.cache_bytes).ok()?,
             });
         }
         scratch.state.as_mut()
     }
-}
-
-/// Asks memory for the slot of a word.
-#[inline(always)]
-fn probe(text: &[u8], start: usize, end: usize, words: &WordCache) -> Probe {
-    let len = end - start;
-    if len > SHORT_WORD {
-        let hash = words.hash_long(&text[start..end]);
-        words.prefetch_long(hash);
-        return Probe { key: [0, 1], hash, start, len };
-    }
-    let key = match text[start..].first_chunk::<16>() {
-        Some(bytes) => cache::key_within(bytes, len),
-        None => cache::key(&text[start..end]),
-    };
-    let hash = cache::hash(key);
-    words.prefetch_short(hash);
-    Probe { key, hash, start, len }
 }
 
 /// Whether text is brought to NFC; `None` if something else is done to it.

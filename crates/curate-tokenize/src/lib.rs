@@ -30,6 +30,7 @@ mod fast;
 mod words;
 mod blocks;
 mod classes;
+mod lookup;
 mod cache;
 mod bpe;
 mod encode;

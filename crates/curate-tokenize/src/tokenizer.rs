@@ -33,9 +33,10 @@ pub struct LoadOptions {
 }
 
 impl Default for LoadOptions {
-    /// 32 MiB of words: half a million short ones, which is more than 40 MB of mixed text have.
+    /// 64 MiB of words: half a million short ones and what they are merged into, which is more than 40 MB of mixed
+    /// text have.
     fn default() -> Self {
-        Self { eod: None, parse_special: false, cache_bytes: 32 << 20, instructions: Instructions::Best }
+        Self { eod: None, parse_special: false, cache_bytes: 64 << 20, instructions: Instructions::Best }
     }
 }
 

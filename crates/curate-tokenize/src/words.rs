@@ -174,6 +174,11 @@ fn scan<M: Machine, A: Algebra>(classes: &Classes, text: &[u8], cuts: &mut Cuts)
 }
 
 impl Cuts {
+    /// The ends of the words, in order.
+    pub(crate) fn places(&self) -> Places<'_> {
+        Places { starts: &self.starts, block: 0, hidden: 1 }
+    }
+
     /// Calls `end` with the end of each word, in order.
     #[inline(always)]
     pub(crate) fn for_each_end(&self, mut end: impl FnMut(usize)) {
@@ -184,6 +189,44 @@ impl Cuts {
                 rest &= rest - 1;
             }
         }
+    }
+}
+
+/// How many places [`Places::fill`] may write beyond those asked for.
+pub(crate) const MORE_PLACES: usize = blocks::BLOCK + 4;
+
+/// The ends of words, block by block.
+pub(crate) struct Places<'c> {
+    starts: &'c [u64],
+    block: usize,
+    /// The start of the text, which ends nothing.
+    hidden: u64,
+}
+
+impl Places<'_> {
+    /// Writes the next places, at least `wanted` unless there are fewer left; returns their number.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, places: &mut [usize], wanted: usize) -> usize {
+        let mut count = 0;
+        while count < wanted
+            && let Some(&starts) = self.starts.get(self.block)
+        {
+            let mut rest = starts & !self.hidden;
+            self.hidden = 0;
+            let base = self.block * blocks::BLOCK;
+            let end = count + rest.count_ones() as usize;
+            // Four at a time: how many there are cannot be foreseen, and to write some too many costs less.
+            while rest != 0 {
+                for place in &mut places[count..count + 4] {
+                    *place = base + rest.trailing_zeros() as usize;
+                    rest &= rest.wrapping_sub(1);
+                }
+                count += 4;
+            }
+            count = end;
+            self.block += 1;
+        }
+        count
     }
 }
 

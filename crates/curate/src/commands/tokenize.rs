@@ -75,7 +75,7 @@ pub(crate) struct TokenizeOptions {
     cluster_field: Option<String>,
 
     /// Memory for words seen before, for each thread; changes the speed and no id
-    #[arg(long, value_name = "MB", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "MB", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     #[serde(skip)]
     cache_mb: u16,
 }
