@@ -228,7 +228,7 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn tokenize_into_a_directory_is_tokenize_and_pack_without_a_view() {
     let dir = Scratch::new();
-    let input = corpus(60);
+    let input = corpus(50);
     let (direct, piped) = (dir.path("direct"), dir.path("piped"));
     curate(["tokenize", "-q", "--tokenizer", "bytes", "-o", &format!("{}/", direct.display())], &input).ok();
     pack(&input, "bytes", &piped, "--seq-len 64 --policy best-fit");
