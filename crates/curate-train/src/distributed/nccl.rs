@@ -20,48 +20,58 @@ struct UniqueId([u8; 128]);
 type Handle = *mut c_void;
 type Stream = *mut c_void;
 
+type GetUniqueId = unsafe extern "C" fn(*mut UniqueId) -> c_int;
+type InitRank = unsafe extern "C" fn(*mut Handle, c_int, UniqueId, c_int) -> c_int;
+type Destroy = unsafe extern "C" fn(Handle) -> c_int;
+type GroupCall = unsafe extern "C" fn() -> c_int;
+/// Source, target, elements, their type, operation or root, communicator, stream.
+type Collective =
+    unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Handle, Stream) -> c_int;
+type ErrorString = unsafe extern "C" fn(c_int) -> *const c_char;
+type SetDevice = unsafe extern "C" fn(c_int) -> c_int;
+type CurrentStream = unsafe extern "C" fn(i32, *mut Stream) -> i32;
+
 /// The functions that are used.
 #[derive(Clone, Copy, Debug)]
 struct Library {
-    get_unique_id: unsafe extern "C" fn(*mut UniqueId) -> c_int,
-    init_rank: unsafe extern "C" fn(*mut Handle, c_int, UniqueId, c_int) -> c_int,
-    destroy: unsafe extern "C" fn(Handle) -> c_int,
-    group_start: unsafe extern "C" fn() -> c_int,
-    group_end: unsafe extern "C" fn() -> c_int,
-    all_reduce:
-        unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Handle, Stream) -> c_int,
-    broadcast: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Handle, Stream) -> c_int,
-    error_string: unsafe extern "C" fn(c_int) -> *const c_char,
-    set_device: unsafe extern "C" fn(c_int) -> c_int,
-    current_stream: unsafe extern "C" fn(i32, *mut Stream) -> i32,
+    get_unique_id: GetUniqueId,
+    init_rank: InitRank,
+    destroy: Destroy,
+    group_start: GroupCall,
+    group_end: GroupCall,
+    all_reduce: Collective,
+    broadcast: Collective,
+    error_string: ErrorString,
+    set_device: SetDevice,
+    current_stream: CurrentStream,
 }
 
 impl Library {
     /// Looks all functions up, or names the first that is missing.
     fn find(lookup: impl Fn(&CStr) -> *mut c_void) -> Result<Library, String> {
         macro_rules! find {
-            ($name:literal) => {{
+            ($name:literal, $type:ty) => {{
                 let address = lookup($name);
                 if address.is_null() {
                     let name = $name.to_string_lossy();
                     return Err(format!("{name} is not in the libtorch that is loaded; NCCL comes with its CUDA part"));
                 }
-                // SAFETY: the address is that of a C function of this name, whose declared type is the field's; a
+                // SAFETY: the address is that of the C function of this name, whose declaration the type repeats; a
                 // function pointer and a data pointer have one size on the systems that have NCCL.
-                unsafe { std::mem::transmute(address) }
+                unsafe { std::mem::transmute::<*mut c_void, $type>(address) }
             }};
         }
         Ok(Library {
-            get_unique_id: find!(c"ncclGetUniqueId"),
-            init_rank: find!(c"ncclCommInitRank"),
-            destroy: find!(c"ncclCommDestroy"),
-            group_start: find!(c"ncclGroupStart"),
-            group_end: find!(c"ncclGroupEnd"),
-            all_reduce: find!(c"ncclAllReduce"),
-            broadcast: find!(c"ncclBroadcast"),
-            error_string: find!(c"ncclGetErrorString"),
-            set_device: find!(c"cudaSetDevice"),
-            current_stream: find!(c"aoti_torch_get_current_cuda_stream"),
+            get_unique_id: find!(c"ncclGetUniqueId", GetUniqueId),
+            init_rank: find!(c"ncclCommInitRank", InitRank),
+            destroy: find!(c"ncclCommDestroy", Destroy),
+            group_start: find!(c"ncclGroupStart", GroupCall),
+            group_end: find!(c"ncclGroupEnd", GroupCall),
+            all_reduce: find!(c"ncclAllReduce", Collective),
+            broadcast: find!(c"ncclBroadcast", Collective),
+            error_string: find!(c"ncclGetErrorString", ErrorString),
+            set_device: find!(c"cudaSetDevice", SetDevice),
+            current_stream: find!(c"aoti_torch_get_current_cuda_stream", CurrentStream),
         })
     }
 
