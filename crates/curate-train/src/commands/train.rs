@@ -306,13 +306,10 @@ fn new_run(args: &TrainArgs, shards: &ShardSet) -> Result<(RunConfig, View)> {
     options.numerics.micro_batch = args.micro_batch.unwrap_or_else(|| default_micro_batch(&options));
     options.numerics.micro_batch = options.numerics.micro_batch.min(options.data.batch_size);
     options.check()?;
-<<<<<<< HEAD
     if !matches!(args.engine, Some(EngineChoice::This(_))) {
         options.numerics.engine = fastest_that_works(&options, device);
     }
-=======
     let products = Products::of_run(&options.numerics);
->>>>>>> cpu
     let run = RunConfig {
         format_version: RunConfig::FORMAT_VERSION,
         options,
