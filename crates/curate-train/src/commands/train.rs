@@ -429,6 +429,7 @@ fn new_run(args: &TrainArgs, shards: &ShardSet, place: Option<&Place>) -> Result
     if !matches!(args.engine, Some(EngineChoice::This(_))) {
         options.numerics.engine = fastest_that_works(&options, device);
     }
+    let products = Products::of_run(&options.numerics);
     let run = RunConfig {
         format_version: RunConfig::FORMAT_VERSION,
         options,
