@@ -5,8 +5,8 @@ usage: benches/tokenize/train.py FILE.jsonl... [--megabytes 20,60,100] [--vocabu
 
 Installs the peers into an environment under DIR (target/bench-tokenize). Each run is a fresh process on one thread.
 Peers: CPU seconds and added memory of the training call alone, the texts lie in memory (or in a plain file, where the
-peer reads files). curate: the whole command, reading and parsing of the JSON included. `same` counts the merges that
-are those of `tokenizers` from the first on; peers that start from fewer bytes make more of them.
+peer reads files). curate: the whole command, reading and parsing of the JSON included. `same` counts the merges
+that make the tokens of `tokenizers`, in order, from the first on; peers that start from fewer bytes make more of them.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def main():
                 print(f"{name:24} failed: {rows[0]}")
                 continue
             seconds, memory = [row[0] for row in good], max(row[1] for row in good)
-            same = sum(1 for _ in itertools.takewhile(lambda pair: list(pair[0]) == list(pair[1]), zip(good[0][2], expected)))
+            same = sum(1 for _ in itertools.takewhile(lambda pair: "".join(pair[0]) == "".join(pair[1]), zip(good[0][2], expected)))
             print(f"{name:24} {min(seconds):12.2f} {statistics.median(seconds):8.2f} {memory:7.0f} {len(good[0][2]):8} {same:8}", flush=True)
     os.remove(text)
 

@@ -51,7 +51,7 @@ def nanogpt(tokenizer, path, out):
     tokenized = dataset.map(process, remove_columns=dataset.column_names, desc="tokenizing", num_proc=1)
     total = np.sum(tokenized["len"], dtype=np.uint64)
     array = np.memmap(os.path.join(out, "tokens.bin"), dtype=np.uint16, mode="w+", shape=(int(total),))
-    batches, at = 64, 0
+    batches, at = min(64, len(tokenized)), 0
     for n in range(batches):
         batch = tokenized.shard(num_shards=batches, index=n, contiguous=True).with_format("numpy")
         ids = np.concatenate(batch["ids"])
