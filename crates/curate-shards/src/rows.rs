@@ -135,11 +135,28 @@ impl Rows {
         Ok(Rows { manifest: manifest.clone(), width, num_rows, seq_len, places, map })
     }
 
+    /// Asks the system to read a row into memory, without waiting for it.
+    pub(crate) fn will_need(&self, row: u64) {
+        let (start, bytes) = self.range(row);
+        self.map.will_need(start, bytes);
+    }
+
+    /// Asks the processor for a row.
+    pub(crate) fn prefetch(&self, row: u64) {
+        let (start, bytes) = self.range(row);
+        self.map.prefetch(start, bytes);
+    }
+
+    /// First byte and bytes of a row that is there.
+    fn range(&self, row: u64) -> (u64, u64) {
+        let row_bytes = (u64::from(self.seq_len) + 1) * self.width.bytes();
+        (HEADER_BYTES + self.places.place(row) * row_bytes, row_bytes)
+    }
+
     /// The `T + 1` tokens of a row.
     pub(crate) fn tokens(&self, row: u64) -> Result<Tokens<'_>> {
-        let row_bytes = (u64::from(self.seq_len) + 1) * self.width.bytes();
         let tokens = (row < self.num_rows).then(|| {
-            let start = HEADER_BYTES + self.places.place(row) * row_bytes;
+            let (start, row_bytes) = self.range(row);
             Tokens::cut(self.map.bytes().get(index(start)..index(start + row_bytes))?, self.width)
         });
         tokens.flatten().ok_or_else(|| Error::damaged(self.path(), format!("there is no row {row}")))

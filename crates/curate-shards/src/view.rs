@@ -259,8 +259,17 @@ impl View {
         let stages: [&dyn Fn(u64); 4] = [
             &|row| self.map.prefetch(HEADER_BYTES + 8 * row, 16),
             &|row| self.prefetch_runs(row),
-            &|row| self.each_run(row, |run| split.prefetch_index(run.document)),
-            &|row| self.each_run(row, |run| split.prefetch_tokens(run.document, run.offset, run.length)),
+            &|row| match &self.rows {
+                Some(_) => {}
+                None => self.each_run(row, |run| split.prefetch_index(run.document)),
+            },
+            &|row| match &self.rows {
+                Some(rows) if row < self.num_rows() => rows.prefetch(row),
+                Some(_) => {}
+                None => {
+                    self.each_run(row, |run| split.prefetch_tokens(run.document, run.offset, run.length));
+                }
+            },
         ];
         let depth = AHEAD * stages.len();
         for i in 0..rows.len() + depth {
@@ -298,6 +307,11 @@ impl View {
     /// # Errors
     /// As [`View::runs`]; [`Error::DocumentOutOfRange`] or [`Error::Damaged`] if the row points where nothing is.
     pub fn will_need(&self, split: &Split, row: u64) -> Result<()> {
+        if let Some(rows) = &self.rows {
+            let _present = self.runs(row)?;
+            rows.will_need(row);
+            return Ok(());
+        }
         // Documents of one row mostly follow one another: one request for all of them would need their places first.
         self.runs(row)?.try_for_each(|run| split.will_need(run.document, run.offset, run.length))
     }

@@ -11,12 +11,11 @@ use crate::tensorboard::EventWriter;
 use crate::train::{Best, Record};
 use crate::{Error, Result};
 
-/// The log of a run, open to be continued. The default writes nothing and remembers all the same.
-#[derive(Default)]
+/// The log of a run, open to be continued.
 pub(crate) struct Log {
     dir: PathBuf,
     path: PathBuf,
-    /// `None` in a process that writes no files.
+    /// `None` in a process that writes no files: it knows what is in the log all the same.
     file: Option<File>,
     events: Option<EventWriter>,
     curve: Curve,
@@ -30,8 +29,9 @@ pub(crate) struct Log {
 
 impl Log {
     /// Opens the log to append what follows `step`. Lines of later steps, left by a process that died after its last
-    /// checkpoint, are taken out, and so are a torn last line and a final evaluation, which will be made again.
-    pub(crate) fn open(dir: &Path, step: u64, options: &TrainOptions) -> Result<Log> {
+    /// checkpoint, are taken out, and so are a torn last line and a final evaluation, which will be made again. Without
+    /// `writes` the files stay as they are, now and later.
+    pub(crate) fn open(dir: &Path, step: u64, options: &TrainOptions, writes: bool) -> Result<Log> {
         let path = dir.join("log.jsonl");
         let old = std::fs::read_to_string(&path).unwrap_or_default();
         let (mut kept, mut records) = (String::new(), Vec::new());
@@ -43,22 +43,36 @@ impl Log {
                 records.push(record);
             }
         }
-        checkpoint::write_file(&path, kept.as_bytes())?;
-        let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
-        let events = match options.cadence.tensorboard && step < options.schedule.steps {
+        let file = match writes {
+            true => {
+                checkpoint::write_file(&path, kept.as_bytes())?;
+                Some(File::options().append(true).open(&path).map_err(Error::io(&path))?)
+            }
+            false => None,
+        };
+        let events = match writes && options.cadence.tensorboard && step < options.schedule.steps {
             true => Some(EventWriter::create(&dir.join("tensorboard"), step + 1)?),
             false => None,
         };
-        let split = options.cadence.eval_split.clone();
-        let mut log = Log { dir: dir.to_owned(), path, file: Some(file), events, split, ..Log::default() };
+        let mut log = Log {
+            dir: dir.to_owned(),
+            path,
+            file,
+            events,
+            curve: Curve::default(),
+            split: options.cadence.eval_split.clone(),
+            has_evaluation: false,
+            has_sample: false,
+            best: None,
+        };
         records.iter().for_each(|record| log.remember(record));
         Ok(log)
     }
 
     /// Adds a record to every file but the picture.
     pub(crate) fn append(&mut self, record: &Record) -> Result<()> {
+        let json = |source| Error::Json { path: self.path.clone(), what: "log record", source };
         if let Some(file) = &mut self.file {
-            let json = |source| Error::Json { path: self.path.clone(), what: "log record", source };
             let mut line = serde_json::to_vec(record).map_err(json)?;
             line.push(b'\n');
             file.write_all(&line).map_err(Error::io(&self.path))?;

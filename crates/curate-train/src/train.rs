@@ -353,8 +353,7 @@ impl Trainer {
         if leads {
             checkpoint::tidy(&self.dir, cadence.keep_last as usize)?;
         }
-        let mut log = if leads { Log::open(&self.dir, self.step, &options)? } else { Log::default() };
-        log.has_evaluation = self.group.any(log.has_evaluation)?;
+        let mut log = Log::open(&self.dir, self.step, &options, leads)?;
         let place = (self.group.rank(), self.group.world_size());
         let mut loader = Loader::start_share(&self.shards, &options.data, place, self.step, end)?;
         let mut saver = Saver::new(&self.dir, cadence.keep_last as usize);
@@ -387,14 +386,14 @@ impl Trainer {
             if is_due(cadence.sample_every, self.step) && !log.has_sample && leads {
                 self.sample(&mut log, monitor)?;
             }
-            let without_gain = log.without_gain().filter(|(_, since)| *since >= cadence.patience.max(1));
-            if cadence.patience > 0 && self.group.any(without_gain.is_some())? {
+            if let Some((best, since)) = log.without_gain()
+                && cadence.patience > 0
+                && since >= cadence.patience
+            {
+                let best = best.clone();
                 saver.finish()?;
                 self.finish(&log)?;
-                // A process that joined later has not seen the evaluations that the first one knows from its log.
-                return Ok(
-                    without_gain.map_or(Ending::Stopped, |(best, _)| Ending::OutOfPatience(best.clone()))
-                );
+                return Ok(Ending::OutOfPatience(best));
             }
 
             let started = Instant::now();

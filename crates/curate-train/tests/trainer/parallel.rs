@@ -72,6 +72,7 @@ fn shares_of_a_step_are_the_step() {
                 joined.rows += part.rows;
                 joined.inputs.extend(&part.inputs);
                 joined.targets.extend(&part.targets);
+                joined.row_numbers.extend(&part.row_numbers);
                 share.give_back(part); // used again: nothing of it may show
             }
             assert_eq!(step, joined);
@@ -98,6 +99,11 @@ fn two_processes_are_one_with_twice_the_accumulation() {
     run(&flags(&shards, &two, "--engine reference --nproc 2"));
     assert_logs_agree(&one, &two);
     assert!(tensors_of(&one, STEPS) == tensors_of(&two, STEPS), "weights or moments differ");
+    let (muon, two_muons) = (dir.join("muon"), dir.join("two-muons"));
+    run(&flags(&shards, &muon, "--engine reference --optimizer muon --sample-every 4"));
+    run(&flags(&shards, &two_muons, "--engine reference --optimizer muon --sample-every 4 --nproc 2"));
+    assert_logs_agree(&muon, &two_muons);
+    assert!(tensors_of(&muon, STEPS) == tensors_of(&two_muons, STEPS), "Muon: weights or moments differ");
     let names = |run: &Path| {
         let mut names: Vec<_> =
             std::fs::read_dir(run).unwrap().map(|entry| entry.unwrap().file_name()).collect();
