@@ -72,8 +72,7 @@ fn missing_inputs_are_named_with_a_hint() {
     let empty = dir.file("empty/x.bin", "");
     let out = curate(["read".as_ref(), empty.parent().unwrap().as_os_str()], "").expect(2);
     assert!(out.stderr.contains("holds no input files"), "{}", out.stderr);
-    let out =
-        shell(&format!("curate tokenize --tokenizer bytes -o {}", empty.parent().unwrap().display()), "");
+    let out = shell(&format!("curate dedup --exact --removed {}", empty.parent().unwrap().display()), "");
     assert!(out.expect(2).stderr.contains("is a directory"));
 }
 

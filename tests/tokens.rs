@@ -400,10 +400,10 @@ fn a_killed_run_goes_on_with_its_shards() {
         );
         dir.file(&format!("{name}.toml"), text)
     };
-    curate(["run", "-q", pipeline("whole").to_str().unwrap()], "").ok();
+    curate(["run", pipeline("whole").to_str().unwrap()], "").ok();
     let (killed, toml) = (dir.path("killed"), pipeline("killed"));
     let mut child = std::process::Command::new(crate::support::CURATE)
-        .args(["run", "-q", toml.to_str().unwrap()])
+        .args(["run", toml.to_str().unwrap()])
         .spawn()
         .unwrap();
     while child.try_wait().unwrap().is_none() && !killed.join("train-00003.dom").exists() {
@@ -522,7 +522,7 @@ fn clusters_of_near_duplicates_fall_on_one_side() {
             fused.display()
         ),
     );
-    curate(["run", "-q", pipeline.to_str().unwrap()], "").ok();
+    curate(["run", pipeline.to_str().unwrap()], "").ok();
     let fused = ShardSet::open(&fused).unwrap();
     for split in ["train", "val", "test"] {
         assert_eq!(texts(&fused, split), of(split), "{split}");
