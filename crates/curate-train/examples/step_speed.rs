@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let engine = if engine == "fused" { EngineKind::Fused } else { EngineKind::Reference };
     let dtype = if dtype == "bf16" { Dtype::Bf16 } else { Dtype::Fp32 };
-    curate_train::device::set_threads(threads.try_into()?);
+    curate_train::device::set_threads(threads);
     let gpt2 = preset("gpt2-124m")?.options(vocab, seq_len, 1 << 40).model;
     let config = ModelConfig {
         layers,
