@@ -87,8 +87,11 @@ impl ByteLevelEncoder {
         }
         let added = if added.is_empty() { None } else { Some(AhoCorasick::new(&added).ok()?) };
         let bytes_of = |token: &str| token.chars().map(unspell).collect::<Option<Vec<u8>>>();
-        let mut words: Vec<(Box<[u8]>, TokenId)> =
-            bpe.get_vocab().into_iter().filter_map(|(token, id)| Some((bytes_of(&token)?.into(), id))).collect();
+        let mut words: Vec<(Box<[u8]>, TokenId)> = bpe
+            .get_vocab()
+            .into_iter()
+            .filter_map(|(token, id)| Some((bytes_of(&token)?.into(), id)))
+            .collect();
         let mut byte_ids = [None; 256];
         for (word, id) in &words {
             if let [byte] = **word {
