@@ -7,10 +7,10 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 /// Exact deduplication compares it, and held-out splits are drawn from it, so that two copies of one text always
 /// fall on the same side. 128 bits: among 10^10 texts an accidental collision has a chance of about 10^-19.
 pub fn content_key(text: &str) -> u128 {
-    let mut words = Words { buffer: [0; BUFFER], len: 0, hasher: None, after_space: true };
+    let mut words = Words { buffer: [0; BUFFER + BLOCK], len: 0, hasher: None, after_space: true };
     let mut rest = text.as_bytes();
     while let Some(block) = rest.first_chunk::<BLOCK>() {
-        let taken = if words.take_block(block) { BLOCK } else { words.take_bytes(rest) };
+        let taken = if words.take_block(block, rest) { BLOCK } else { words.take_bytes(rest) };
         rest = &rest[taken..];
     }
     while !rest.is_empty() {
@@ -27,7 +27,8 @@ const BUFFER: usize = 4096;
 
 /// The words so far, joined by single spaces, perhaps with one more space at the end.
 struct Words {
-    buffer: [u8; BUFFER],
+    /// With room for what is copied beyond the end of a run.
+    buffer: [u8; BUFFER + BLOCK],
     len: usize,
     /// Has seen what does not fit into the buffer.
     hasher: Option<Xxh3>,
@@ -36,32 +37,53 @@ struct Words {
 }
 
 impl Words {
-    /// Takes a block in which white space is of one ASCII character each time. False, with nothing taken, for any
-    /// other block. No branch until the block is known, so that the loop becomes vector instructions.
+    /// Takes the block that `text` begins with if all its white space is ASCII. False, with nothing taken, otherwise.
+    /// No branch until the block is known, so that the loop becomes vector instructions.
     #[inline(always)]
-    fn take_block(&mut self, block: &[u8; BLOCK]) -> bool {
+    fn take_block(&mut self, block: &[u8; BLOCK], text: &[u8]) -> bool {
         let mut spaced = [0; BLOCK];
         let mut spaces = [0; BLOCK + 1];
-        let mut special = false;
+        let mut leads = [0; BLOCK];
+        let mut any_leads = 0;
         spaces[0] = u8::from(self.after_space);
         for (i, &byte) in block.iter().enumerate() {
             let space = is_ascii_space(byte);
             spaced[i] = if space { b' ' } else { byte };
             spaces[i + 1] = u8::from(space);
-            special |= leads_to_space(byte);
+            leads[i] = u8::from(leads_to_space(byte));
+            any_leads |= leads[i];
         }
-        let mut doubled = 0;
+        let mut doubled = [0; BLOCK];
+        let mut any_doubled = 0;
         for i in 0..BLOCK {
-            doubled |= spaces[i] & spaces[i + 1];
+            doubled[i] = spaces[i] & spaces[i + 1];
+            any_doubled |= doubled[i];
         }
-        if special | (doubled != 0) {
+        if any_leads != 0 && has_long_space(text, bits(&leads)) {
             return false;
         }
         self.make_room();
-        self.buffer[self.len..self.len + BLOCK].copy_from_slice(&spaced);
-        self.len += BLOCK;
+        if any_doubled == 0 {
+            self.buffer[self.len..self.len + BLOCK].copy_from_slice(&spaced);
+            self.len += BLOCK;
+        } else {
+            self.take_runs(&spaced, !bits(&doubled));
+        }
         self.after_space = spaces[BLOCK] != 0;
         true
+    }
+
+    /// Takes the bytes of a block that have a bit in `kept`, run by run.
+    fn take_runs(&mut self, block: &[u8; BLOCK], mut kept: u64) {
+        let mut padded = [0; 2 * BLOCK];
+        padded[..BLOCK].copy_from_slice(block);
+        while kept != 0 {
+            let start = kept.trailing_zeros() as usize;
+            let run = (kept >> start).trailing_ones() as usize;
+            self.buffer[self.len..self.len + BLOCK].copy_from_slice(&padded[start..start + BLOCK]);
+            self.len += run;
+            kept &= u64::MAX.checked_shl((start + run) as u32).unwrap_or(0);
+        }
     }
 
     /// Takes a block, or the end of the text, byte by byte. Returns how many bytes it has taken, which is a few more
@@ -114,6 +136,25 @@ fn is_ascii_space(byte: u8) -> bool {
 #[inline(always)]
 fn leads_to_space(byte: u8) -> bool {
     (byte == 0xC2) | (byte.wrapping_sub(0xE1) <= 2)
+}
+
+/// Whether a white space character beyond ASCII begins at one of the `places` in the first block of `text`.
+fn has_long_space(text: &[u8], mut places: u64) -> bool {
+    while places != 0 {
+        if long_space_len(&text[places.trailing_zeros() as usize..]) > 0 {
+            return true;
+        }
+        places &= places - 1;
+    }
+    false
+}
+
+/// A bit for each byte, which is 0 or 1.
+fn bits(bytes: &[u8; BLOCK]) -> u64 {
+    let (eights, _) = bytes.as_chunks::<8>();
+    // The product moves the lowest bits of all eight bytes into the highest byte.
+    let gather = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    eights.iter().rev().fold(0, |mask, eight| mask << 8 | gather(eight))
 }
 
 /// Bytes of the white space character beyond ASCII that stands here, or 0.

@@ -528,8 +528,8 @@ fn check_document(doc: &TokenDocument<'_>, document: u64, tokenizer: &TokenizerI
     if i32::try_from(doc.tokens.len()).is_err() {
         return Err(Error::DocumentTooLong { document, tokens: doc.tokens.len() as u64 });
     }
-    // The maximum over all is one vector instruction for many ids; where the bad one is matters only then.
-    if doc.tokens.iter().max().is_some_and(|&max| max >= vocab_size) {
+    // Folded, the maximum over all is one vector instruction for many ids; where the bad one is matters only then.
+    if doc.tokens.iter().copied().fold(0, TokenId::max) >= vocab_size {
         let bad = doc.tokens.iter().position(|&id| id >= vocab_size).expect("the maximum is one of them");
         return Err(Error::TokenOutOfRange {
             document,
@@ -775,8 +775,9 @@ impl OpenShard {
         self.lengths.push(i32::try_from(doc.tokens.len()).expect("longer documents were refused"));
         self.tokens += doc.tokens.len() as u64;
         self.text_bytes += u64::from(doc.n_bytes);
-        self.min_token_id = doc.tokens.iter().copied().fold(self.min_token_id, TokenId::min);
-        self.max_token_id = doc.tokens.iter().copied().fold(self.max_token_id, TokenId::max);
+        let range = (self.min_token_id, self.max_token_id);
+        (self.min_token_id, self.max_token_id) =
+            doc.tokens.iter().fold(range, |(min, max), &id| (min.min(id), max.max(id)));
         Ok(())
     }
 

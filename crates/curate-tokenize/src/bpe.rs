@@ -182,11 +182,12 @@ impl Merger {
             as_right[right as usize] = as_right[right as usize].min(rank);
         }
         let id_of = |c: char| {
-            let mut buffer = [0; 4];
-            let mut ids: Vec<TokenId> =
-                c.encode_utf8(&mut buffer).bytes().map(|byte| self.byte_ids[usize::from(byte)]).collect();
-            while ids.len() > 1 {
-                let ranks = ids.array_windows().map(|&[left, right]| self.rank(left, right));
+            let mut bytes = [0; 4];
+            let mut ids = [0; 4];
+            let mut count = c.encode_utf8(&mut bytes).len();
+            ids.iter_mut().zip(bytes).for_each(|(id, byte)| *id = self.byte_ids[usize::from(byte)]);
+            while count > 1 {
+                let ranks = ids[..count].array_windows().map(|&[left, right]| self.rank(left, right));
                 let (rank, at) = ranks.zip(0..).min()?;
                 let taken = |rank_outside: u32| rank_outside < rank;
                 if rank == NO_RANK
@@ -196,7 +197,8 @@ impl Merger {
                     return None;
                 }
                 ids[at] = self.merged[rank as usize];
-                ids.remove(at + 1);
+                ids.copy_within(at + 2.., at + 1);
+                count -= 1;
             }
             Some(ids[0] + 1)
         };

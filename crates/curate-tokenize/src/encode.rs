@@ -56,12 +56,15 @@ impl<'t> EncodeMapper<'t> {
         let too_long =
             |tokens: usize| Error::DocumentTooLong { bytes: text.len() as u64, tokens: tokens as u64 };
         let n_bytes = u32::try_from(text.len()).map_err(|_| too_long(0))?;
-        let mut tokens = Vec::new();
-        self.tokenizer.encode_document(text, scratch, &mut tokens)?;
+        let mut buffer = std::mem::take(&mut scratch.tokens);
+        buffer.clear();
+        let encoded = self.tokenizer.encode_document(text, scratch, &mut buffer);
+        let tokens = buffer.to_vec(); // Exact: it waits for its turn with all the others of its block.
+        scratch.tokens = buffer;
+        encoded?;
         if i32::try_from(tokens.len()).is_err() {
             return Err(too_long(tokens.len()));
         }
-        tokens.shrink_to_fit(); // It waits for its turn with all the others of its block.
         let key = self.keys.and_then(|key| key(doc)).unwrap_or_else(|| content_key(text) as u64);
         Ok(EncodedDocument { id: doc.id().to_owned(), source: doc.source().to_owned(), n_bytes, key, tokens })
     }

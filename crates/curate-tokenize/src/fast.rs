@@ -3,13 +3,14 @@
 //! Which tokenizers this holds for is decided in [`ByteLevelEncoder::new`]; [`ByteLevelEncoder::encode`] steps aside
 //! for single texts with added tokens in them. The two halves of the work are in `words.rs` and `lookup.rs`.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 
 use aho_corasick::AhoCorasick;
 use serde::Deserialize;
 use serde::de::{Error as _, SeqAccess, Visitor};
+use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
+use tokenizers::{Model as _, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
 use unicode_normalization::{IsNormalized, is_nfc_quick};
 use unicode_normalization_alignments::UnicodeNormalization;
 
@@ -28,6 +29,8 @@ use crate::words::{Cuts, GPT2_PATTERN, Pattern, Splitter};
 #[derive(Debug, Default)]
 pub struct EncodeScratch {
     state: Option<State>,
+    /// The ids of the document at hand.
+    pub(crate) tokens: Vec<TokenId>,
 }
 
 #[derive(Debug)]
@@ -83,15 +86,23 @@ impl ByteLevelEncoder {
             return None; // It would be looked for in its normalised form.
         }
         let added = if added.is_empty() { None } else { Some(AhoCorasick::new(&added).ok()?) };
-        let vocab = bpe.get_vocab();
         let bytes_of = |token: &str| token.chars().map(unspell).collect::<Option<Vec<u8>>>();
-        let mut words: Vec<(Box<[u8]>, TokenId)> =
-            vocab.iter().filter_map(|(token, &id)| Some((bytes_of(token)?.into(), id))).collect();
-        words.sort_unstable();
-        let byte_id = |byte: u8| words.binary_search_by(|(word, _)| (**word).cmp(&[byte])).ok();
-        let byte_places = (0..=255).map(byte_id).collect::<Option<Vec<_>>>()?;
-        let byte_ids = std::array::from_fn(|byte| words[byte_places[byte]].1);
-        let merger = Merger::new(byte_ids, &merges(json, &vocab)?)?;
+        let mut words: Vec<(Box<[u8]>, TokenId)> = bpe
+            .get_vocab()
+            .into_iter()
+            .filter_map(|(token, id)| Some((bytes_of(&token)?.into(), id)))
+            .collect();
+        let mut byte_ids = [None; 256];
+        for (word, id) in &words {
+            if let [byte] = **word {
+                byte_ids[usize::from(byte)] = Some(*id);
+            }
+        }
+        if byte_ids.contains(&None) {
+            return None;
+        }
+        let byte_ids = byte_ids.map(Option::unwrap_or_default);
+        let merger = Merger::new(byte_ids, &merges(json, bpe)?)?;
         words.retain(|(word, _)| !word.is_empty());
         let words = LookUp::new(merger, words, bpe.ignore_merges, options.instructions);
         let classes = if normalizes { Classes::with_nfc() } else { Classes::new() };
@@ -192,45 +203,60 @@ fn isolated(split: &Split) -> Option<&str> {
 }
 
 /// The merges of a `tokenizer.json` by rank, as ids.
-fn merges(json: &str, vocab: &HashMap<String, TokenId>) -> Option<Vec<Merge>> {
+fn merges(json: &str, bpe: &BPE) -> Option<Vec<Merge>> {
     #[derive(Deserialize)]
-    struct File {
-        model: Bpe,
+    struct File<'a> {
+        #[serde(borrow)]
+        model: Model<'a>,
     }
     #[derive(Deserialize)]
-    struct Bpe {
-        merges: Vec<Halves>,
+    struct Model<'a> {
+        #[serde(borrow)]
+        merges: Vec<Halves<'a>>,
     }
-    let file: File = serde_json::from_str(json).ok()?;
-    let id = |token: &str| vocab.get(token).copied();
-    let merge = |Halves(left, right): &Halves| Some((id(left)?, id(right)?, id(&format!("{left}{right}"))?));
+    let file: File<'_> = serde_json::from_str(json).ok()?;
+    let mut whole = String::new();
+    let merge = |Halves(left, right): &Halves<'_>| {
+        whole.clear();
+        whole.push_str(left);
+        whole.push_str(right);
+        Some((bpe.token_to_id(left)?, bpe.token_to_id(right)?, bpe.token_to_id(&whole)?))
+    };
     file.model.merges.iter().map(merge).collect()
 }
 
 /// The two halves of a merge: a list of two, or in older files one text with a space between them.
-struct Halves(String, String);
+struct Halves<'a>(Cow<'a, str>, Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for Halves {
+/// A text, as it stands in the file where nothing in it is escaped.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Halves<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
         impl<'de> Visitor<'de> for Either {
-            type Value = Halves;
+            type Value = Halves<'de>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("two tokens")
             }
 
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Halves, E> {
-                let (left, right) =
-                    text.split_once(' ').ok_or_else(|| E::custom("a merge without a space"))?;
-                Ok(Halves(left.to_owned(), right.to_owned()))
+            fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                let (left, right) = halves(text)?;
+                Ok(Halves(left.into(), right.into()))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Halves, A::Error> {
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                let (left, right) = halves(text)?;
+                Ok(Halves(left.to_owned().into(), right.to_owned().into()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let mut half =
-                    || list.next_element::<String>()?.ok_or_else(|| A::Error::custom("half a merge"));
-                let halves = Halves(half()?, half()?);
-                match list.next_element::<String>()? {
+                    || list.next_element::<Text<'de>>()?.ok_or_else(|| A::Error::custom("half a merge"));
+                let halves = Halves(half()?.0, half()?.0);
+                match list.next_element::<Text<'de>>()? {
                     None => Ok(halves),
                     Some(_) => Err(A::Error::custom("a merge of more than two")),
                 }
@@ -238,4 +264,8 @@ impl<'de> Deserialize<'de> for Halves {
         }
         deserializer.deserialize_any(Either)
     }
+}
+
+fn halves<E: serde::de::Error>(text: &str) -> Result<(&str, &str), E> {
+    text.split_once(' ').ok_or_else(|| E::custom("a merge without a space"))
 }
