@@ -22,6 +22,8 @@
 //! The arrays of `.idx` are not aligned (34 is no multiple of 4) and are read byte-wise; `.bin` is read where it
 //! lies.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -176,6 +178,31 @@ pub(crate) fn check_seq_len(seq_len: u32) -> Result<()> {
         return Ok(());
     }
     Err(Error::BadOption { name: "seq_len", problem: format!("{seq_len} is not in 1..={MAX_SEQ_LEN}") })
+}
+
+/// Fails unless a file of ours begins with its magic and, at byte 8, the version that is known.
+pub(crate) fn check_magic(
+    path: &Path,
+    bytes: &[u8],
+    magic: [u8; 8],
+    kind: &'static str,
+    supported: u32,
+) -> Result<()> {
+    let got = bytes.get(..magic.len()).unwrap_or(bytes);
+    if got != magic {
+        return Err(Error::WrongMagic {
+            path: path.to_owned(),
+            kind,
+            expected: String::from_utf8_lossy(&magic).into_owned(),
+            got: String::from_utf8_lossy(got).into_owned(),
+        });
+    }
+    let found = u32_at(bytes, 8, 0).ok_or_else(|| Error::damaged(path, "it ends in its header"))?;
+    if found != supported {
+        let (found, supported) = (found.into(), supported.into());
+        return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported });
+    }
+    Ok(())
 }
 
 /// A checksum as it stands in the manifest.

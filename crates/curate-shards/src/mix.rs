@@ -42,7 +42,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::atomic::AtomicFile;
 use crate::error::{Error, Result, expect_field};
-use crate::format::{hex, index, u32_at, u64_at};
+use crate::format::{check_magic, hex, index, u32_at, u64_at};
 use crate::map::Map;
 use crate::plan::Permutation;
 
@@ -376,21 +376,9 @@ impl Mix {
         };
         let map = Map::open(path, size)?;
         let (path, bytes) = (map.path(), map.bytes());
-        let magic = bytes.get(..MAGIC.len()).unwrap_or(bytes);
-        if magic != MAGIC {
-            return Err(Error::WrongMagic {
-                path: path.to_owned(),
-                kind: "mix",
-                expected: String::from_utf8_lossy(&MAGIC).into_owned(),
-                got: String::from_utf8_lossy(magic).into_owned(),
-            });
-        }
+        check_magic(path, bytes, MAGIC, "mix", VERSION)?;
         let word = |at| u32_at(bytes, at, 0).expect("the file is larger than its header");
         let long = |at| u64_at(bytes, at, 0).expect("the file is larger than its header");
-        if word(8) != VERSION {
-            let (found, supported) = (u64::from(word(8)), u64::from(VERSION));
-            return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported });
-        }
         expect_field(path, "number of sources", k, word(12).into())?;
         expect_field(path, "number of samples", manifest.samples, long(16))?;
         expect_field(path, "samples of a block", BLOCK, long(24))?;

@@ -36,7 +36,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::atomic::AtomicFile;
 use crate::error::{Error, Result, expect_field};
-use crate::format::{Width, hex, index, rows_name, u32_at, u64_at};
+use crate::format::{Width, check_magic, hex, index, rows_name, u32_at, u64_at};
 use crate::map::Map;
 use crate::mix::Mix;
 use crate::plan::Permutation;
@@ -107,21 +107,9 @@ impl Rows {
         let size = size.ok_or_else(|| Error::damaged(&path, "the manifest gives it an impossible size"))?;
         let map = Map::open(path, size)?;
         let (path, bytes) = (map.path(), map.bytes());
-        let magic = &bytes[..MAGIC.len()];
-        if magic != MAGIC {
-            return Err(Error::WrongMagic {
-                path: path.to_owned(),
-                kind: "row",
-                expected: String::from_utf8_lossy(&MAGIC).into_owned(),
-                got: String::from_utf8_lossy(magic).into_owned(),
-            });
-        }
+        check_magic(path, bytes, MAGIC, "row", VERSION)?;
         let word = |at| u32_at(bytes, at, 0).expect("the file is larger than its header");
         let long = |at| u64_at(bytes, at, 0).expect("the file is larger than its header");
-        if word(8) != VERSION {
-            let (found, supported) = (u64::from(word(8)), u64::from(VERSION));
-            return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported });
-        }
         let (code, seed) = manifest.order.code();
         expect_field(path, "size in the manifest", size, manifest.bytes)?;
         expect_field(path, "seq_len", seq_len, word(12))?;

@@ -24,7 +24,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::atomic::AtomicFile;
 use crate::error::{Error, Result, expect_field};
-use crate::format::{check_seq_len, hex, index, mix_name, u32_at, u64_at, view_name};
+use crate::format::{check_magic, check_seq_len, hex, index, mix_name, u32_at, u64_at, view_name};
 use crate::manifest::{Manifest, ViewManifest};
 use crate::map::Map;
 use crate::mix::{Mix, MixManifest, MixSpec, PackedSource, write_mix};
@@ -453,21 +453,9 @@ impl View {
 }
 
 fn check_header(path: &Path, bytes: &[u8], manifest: &ViewManifest, split: &Split) -> Result<()> {
-    let magic = &bytes[..MAGIC.len()];
-    if magic != MAGIC {
-        return Err(Error::WrongMagic {
-            path: path.to_owned(),
-            kind: "view",
-            expected: String::from_utf8_lossy(&MAGIC).into_owned(),
-            got: String::from_utf8_lossy(magic).into_owned(),
-        });
-    }
+    check_magic(path, bytes, MAGIC, "view", VERSION)?;
     let word = |at| u32_at(bytes, at, 0).expect("the file is larger than its header");
     let long = |at| u64_at(bytes, at, 0).expect("the file is larger than its header");
-    if word(8) != VERSION {
-        let (found, supported) = (u64::from(word(8)), u64::from(VERSION));
-        return Err(Error::UnsupportedVersion { path: path.to_owned(), found, supported });
-    }
     expect_field(path, "seq_len", manifest.seq_len, word(12))?;
     expect_field(path, "policy", policy_code(manifest.policy), word(16))?;
     expect_field(path, "flags", flags(manifest.long, manifest.mix.is_some()), word(20))?;
