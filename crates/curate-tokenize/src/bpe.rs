@@ -63,6 +63,13 @@ struct Token {
     next: u32,
 }
 
+/// How far a word has been merged.
+enum Merged {
+    /// No pair is left to merge.
+    All,
+    Partly,
+}
+
 /// No token, before the first.
 const NONE: u32 = u32::MAX;
 
@@ -228,8 +235,10 @@ impl Merger {
             rest = &rest[len..];
         }
         if scratch.ids.len() > HUGE && self.is_ordered {
-            self.merge_runs(&mut scratch.ids);
-            self.merge_huge(scratch, out);
+            match self.merge_runs(&mut scratch.ids) {
+                Merged::All => out.extend_from_slice(&scratch.ids),
+                Merged::Partly => self.merge_huge(scratch, out),
+            }
         } else {
             self.merge_heap(scratch, out);
         }
@@ -388,7 +397,7 @@ impl Merger {
     /// Merges the pair of least rank wherever it stands, in one pass from the left, as long as that is one place in
     /// sixteen: in a run of one letter. Rank by rank is the order of merges, as for [`Self::merge_huge`], and takes no
     /// memory here.
-    fn merge_runs(&self, ids: &mut Vec<TokenId>) {
+    fn merge_runs(&self, ids: &mut Vec<TokenId>) -> Merged {
         loop {
             let (mut least, mut least_pair, mut count) = (NO_RANK, [0, 0], 0);
             let (mut pair, mut rank) = ([TokenId::MAX; 2], NO_RANK);
@@ -401,8 +410,11 @@ impl Merger {
                 }
                 count += usize::from(rank == least);
             }
-            if least == NO_RANK || count < ids.len() / 16 {
-                return;
+            if least == NO_RANK {
+                return Merged::All;
+            }
+            if count < ids.len() / 16 {
+                return Merged::Partly;
             }
             let (mut from, mut to) = (0, 0);
             while from < ids.len() {
@@ -488,6 +500,7 @@ mod tests {
     use tokenizers::models::bpe::{BPE, Vocab};
 
     use super::*;
+    use crate::seams::Seams;
 
     /// Ours and theirs over the letters a to d and é; ids of bytes are the bytes.
     fn both(pairs: &[(usize, usize)]) -> (Merger, BPE, Vec<String>) {
@@ -520,12 +533,27 @@ mod tests {
             word in "[abcdé]{1,12}|[ab]{1,90}|[abcdé]{60,70}",
             repeats in prop_oneof![9 => Just(1usize), 1 => Just(100)],
         ) {
-            let (ours, theirs, _) = both(&pairs);
+            let (ours, theirs, tokens) = both(&pairs);
             let word = word.repeat(repeats);
             let spelt: String = word.bytes().map(crate::byte_level::spell).collect();
             let expected: Vec<TokenId> = theirs.tokenize(&spelt).unwrap().iter().map(|token| token.id).collect();
             let mut found = Vec::new();
             ours.merge(word.as_bytes(), &mut MergeScratch::default(), &mut found);
+            prop_assert_eq!(&found, &expected);
+            // Cut where no merge joins anything, the pieces have the same tokens.
+            let bytes: Vec<Vec<u8>> =
+                tokens.iter().map(|token| token.chars().filter_map(crate::byte_level::unspell).collect()).collect();
+            let halves = pairs.iter().enumerate().map(|(n, &(left, right))| {
+                (&*bytes[left % (n + 6)], &*bytes[right % (n + 6)])
+            });
+            let seams = Seams::new(halves, std::iter::empty());
+            found.clear();
+            let mut rest = word.as_bytes();
+            while !rest.is_empty() {
+                let (piece, others) = rest.split_at(seams.piece(rest));
+                ours.merge(piece, &mut MergeScratch::default(), &mut found);
+                rest = others;
+            }
             prop_assert_eq!(found, expected);
         }
     }

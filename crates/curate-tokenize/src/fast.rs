@@ -102,9 +102,10 @@ impl ByteLevelEncoder {
             return None;
         }
         let byte_ids = byte_ids.map(Option::unwrap_or_default);
-        let merger = Merger::new(byte_ids, &merges(json, bpe)?)?;
+        let merges = merges(json, bpe)?;
+        let merger = Merger::new(byte_ids, &merges)?;
         words.retain(|(word, _)| !word.is_empty());
-        let words = LookUp::new(merger, words, bpe.ignore_merges, options.instructions);
+        let words = LookUp::new(merger, &merges, words, bpe.ignore_merges, options.instructions);
         let classes = if normalizes { Classes::with_nfc() } else { Classes::new() };
         let splitter = Splitter::new(pattern, classes, options.instructions);
         Some(Self { options, splitter, words, added, normalizes })

@@ -32,6 +32,7 @@ mod blocks;
 mod classes;
 mod lookup;
 mod cache;
+mod seams;
 mod bpe;
 mod encode;
 mod stream;

@@ -10,8 +10,9 @@ use foldhash::fast::FixedState;
 
 use crate::TokenId;
 use crate::blocks::{self, Instructions};
-use crate::bpe::{MergeScratch, Merger};
+use crate::bpe::{Merge, MergeScratch, Merger};
 use crate::cache::{self, INLINE, Key, SHORT_WORD, Seed, WordCache};
+use crate::seams::Seams;
 use crate::words::{Cuts, MORE_PLACES};
 
 /// The words of a tokenizer.
@@ -20,8 +21,10 @@ pub(crate) struct LookUp {
     merger: Merger,
     /// Words that are one token although merging does not lead there; only of tokenizers that look words up first.
     whole: HashMap<Box<[u8]>, TokenId, FixedState>,
-    /// The short ones of them, in the order of their hashes.
+    /// The short words of the vocabulary, in the order of their hashes.
     seeds: Vec<Seed>,
+    /// `None` where it is not known what all tokens stand for.
+    seams: Option<Seams>,
     instructions: Instructions,
 }
 
@@ -51,10 +54,11 @@ const BATCH: usize = 256;
 const TOO_LONG: Key = [0, 1];
 
 impl LookUp {
-    /// `words` are those of the vocabulary with their ids; with `ignore_merges` they count even where merging leads
-    /// elsewhere.
+    /// `merges` are those of `merger`. `words` are those of the vocabulary with their ids; with `ignore_merges` they
+    /// count even where merging leads elsewhere.
     pub(crate) fn new(
         merger: Merger,
+        merges: &[Merge],
         words: Vec<(Box<[u8]>, TokenId)>,
         ignore_merges: bool,
         instructions: Instructions,
@@ -67,6 +71,7 @@ impl LookUp {
         };
         let (mut words, others): (Vec<_>, Vec<_>) =
             words.into_iter().partition(|(word, id)| merges_into(word, *id));
+        let seams = seams(merges, words.iter().chain(&others), if ignore_merges { &others } else { &[] });
         let whole = if ignore_merges { others } else { Vec::new() };
         words.extend_from_slice(&whole);
         let short = words.iter().filter(|(word, _)| word.len() <= SHORT_WORD);
@@ -77,7 +82,7 @@ impl LookUp {
             })
             .collect();
         seeds.sort_unstable_by_key(|seed| seed.hash);
-        Self { merger, whole: whole.into_iter().collect(), seeds, instructions }
+        Self { merger, whole: whole.into_iter().collect(), seeds, seams, instructions }
     }
 
     /// An empty memory of about `cache_bytes`.
@@ -162,26 +167,93 @@ impl LookUp {
     /// Appends the ids of a word that is not in its first slot.
     #[inline(never)]
     fn look_further(&self, word: &[u8], key: Key, state: &mut LookUpState, out: &mut Vec<TokenId>) {
-        let LookUpState { cache, merging, ids, .. } = state;
+        let cache = &mut state.cache;
         let is_short = word.len() <= SHORT_WORD;
         let hash = if is_short { cache::hash(key) } else { cache.hash_long(word) };
         let known = if is_short { cache.find_short(key, hash) } else { cache.find_long(word, hash) };
         if let Some(known) = known {
             return out.extend_from_slice(known);
         }
+        if !is_short && let Some(seams) = &self.seams {
+            let end = seams.piece(word);
+            if end < word.len() {
+                let before = out.len();
+                self.look_up_pieces(word, end, seams, state, out);
+                return state.cache.remember_long(word, hash, &out[before..]);
+            }
+        }
+        self.merge(word, key, hash, state, out);
+    }
+
+    /// Appends the ids of a long word piece by piece; the first ends at `end`.
+    fn look_up_pieces(
+        &self,
+        mut word: &[u8],
+        mut end: usize,
+        seams: &Seams,
+        state: &mut LookUpState,
+        out: &mut Vec<TokenId>,
+    ) {
+        loop {
+            let piece = &word[..end];
+            if end <= SHORT_WORD {
+                let key = match word.first_chunk() {
+                    Some(bytes) => cache::key_within(bytes, end),
+                    None => cache::key(piece),
+                };
+                let hash = cache::hash(key);
+                if let Some((ids, len)) = state.cache.find_first(key, state.cache.slot(hash)) {
+                    out.extend_from_slice(ids);
+                    out.truncate(out.len() - INLINE + len);
+                } else if let Some(known) = state.cache.find_short(key, hash) {
+                    out.extend_from_slice(known);
+                } else {
+                    self.merge(piece, key, hash, state, out);
+                }
+            } else {
+                let hash = state.cache.hash_long(piece);
+                match state.cache.find_long(piece, hash) {
+                    Some(known) => out.extend_from_slice(known),
+                    None => self.merge(piece, TOO_LONG, hash, state, out),
+                }
+            }
+            word = &word[end..];
+            if word.is_empty() {
+                return;
+            }
+            end = seams.piece(word);
+        }
+    }
+
+    /// Appends and remembers the ids of a word that is not known.
+    fn merge(&self, word: &[u8], key: Key, hash: u64, state: &mut LookUpState, out: &mut Vec<TokenId>) {
+        let LookUpState { cache, merging, ids, .. } = state;
         ids.clear();
         let whole = if self.whole.is_empty() { None } else { self.whole.get(word) };
         match whole {
             Some(&id) => ids.push(id),
             None => self.merger.merge(word, merging, ids),
         }
-        if is_short {
+        if word.len() <= SHORT_WORD {
             cache.remember_short(key, hash, ids);
         } else {
             cache.remember_long(word, hash, ids);
         }
         out.extend_from_slice(ids);
     }
+}
+
+/// Where words can be cut; `whole` are those that cannot.
+fn seams<'w>(
+    merges: &[Merge],
+    words: impl Iterator<Item = &'w (Box<[u8]>, TokenId)>,
+    whole: &[(Box<[u8]>, TokenId)],
+) -> Option<Seams> {
+    let word_of: HashMap<TokenId, &[u8], FixedState> = words.map(|(word, id)| (*id, &**word)).collect();
+    let word = |id: TokenId| word_of.get(&id).copied();
+    let halves = merges.iter().map(|&(left, right, _)| Some((word(left)?, word(right)?)));
+    let halves: Vec<(&[u8], &[u8])> = halves.collect::<Option<_>>()?;
+    Some(Seams::new(halves.into_iter(), whole.iter().map(|(word, _)| &**word)))
 }
 
 /// The key of the word from `start` to `end` and its first slot, for which memory is asked.
