@@ -58,7 +58,8 @@ impl Seams {
         let mut at = character_len(word[0]);
         let mut before = first_character(word).unwrap_or(0);
         while let Some(here) = word.get(at..).and_then(first_character) {
-            if !(before < 0x80 && here < 0x80) && !self.joins(before, word[at - 1], here) {
+            let are_ascii = before < 0x80 && here < 0x80; // Nearly all of these are joined by some merge.
+            if !are_ascii && !self.joins(before, word[at - 1], here) {
                 return at;
             }
             at += character_len(word[at]);
