@@ -60,7 +60,7 @@ else:
 for _ in range(passes):
     start = time.process_time()
     ids = run()
-    print(f"{time.process_time() - start:.4f}", end=" ")
+    print(f"{time.process_time() - start:.6f}", end=" ")
 digest, tokens = hashlib.sha256(), 0
 for text_ids in ids:
     text_ids = np.asarray(text_ids, dtype="<u4")
