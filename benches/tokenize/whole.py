@@ -105,17 +105,17 @@ def install(work, wanted, torch):
 
 
 def measure(command, out, **environment):
-    """Processor seconds of the command and all that it starts, seconds by the clock, megabytes of the largest process."""
+    """Processor seconds of the command and all that it starts, seconds by the clock, megabytes of the largest process; what
+    it says last if it fails."""
     shutil.rmtree(out, ignore_errors=True)
     os.makedirs(out)
     environment = {**os.environ, "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", **environment}
     with tempfile.NamedTemporaryFile("w+") as found, tempfile.TemporaryFile() as log:
         subprocess.run([sys.executable, "-c", LAUNCHER, found.name, *command], stdout=log, stderr=log, env=environment, check=True)
         seconds, wall, memory, status = map(float, found.read().split())
-        if status != 0:
-            log.seek(0)
-            sys.exit(f"{command}: {log.read().decode(errors='replace')[-2000:]}")
-    return seconds, wall, memory
+        log.seek(0)
+        said = log.read().decode(errors="replace").strip().splitlines()
+    return (seconds, wall, memory) if status == 0 else (said or ["no message"])[-1][:100]
 
 
 def written(out, pattern):
@@ -223,11 +223,19 @@ def main():
             python = os.path.join(work, "whole-" + environment, "bin", "python")
             yield name, [python, os.path.join(HERE, "whole_peer.py"), peer, tokenizer, text, out], pattern
 
-    runs, found = {}, {}
+    runs, found, failed = {}, {}, {}
     for _ in range(args.rounds):
         for size, text in inputs.items():
             for name, command, pattern in commands(text):
-                runs.setdefault((name, size), []).append(measure(command, out, MEGATRON=os.path.abspath(args.megatron or "")))
+                if name in failed:
+                    continue
+                run = measure(command, out, MEGATRON=os.path.abspath(args.megatron or ""))
+                if isinstance(run, str):
+                    if name.startswith("curate"):
+                        sys.exit(f"{name}: {run}")
+                    failed[name] = run
+                    continue
+                runs.setdefault((name, size), []).append(run)
                 if size == "all" and name not in found:
                     ids = written(out, pattern)
                     found[name] = len(ids) if pattern else ids, compared(ids, found["curate run (fused)"][2] if found else ids), ids if not found else None
@@ -236,7 +244,7 @@ def main():
     print(f"{ours} tokens, {args.rounds} rounds, alternating, one worker")
     print(f"{'':38} {'CPU s, best':>11} {'median':>7} {'start':>6} {'wall s':>7} {'MB':>6} {'M tokens/CPU s':>15} {'net':>7} {'× CPU':>7} {'× net':>7}  ids")
     base = None
-    for name in found:
+    for name in (name for name in found if name not in failed):
         seconds = [run[0] for run in runs[name, "all"]]
         best, start = min(seconds), min(run[0] for run in runs[name, "six"])
         wall, memory = min(run[1] for run in runs[name, "all"]), max(run[2] for run in runs[name, "all"])
@@ -248,6 +256,8 @@ def main():
             f"{name:38} {best:11.2f} {statistics.median(seconds):7.2f} {start:6.2f} {wall:7.2f} {memory:6.0f}"
             f" {speeds[0]:15.2f} {speeds[1]:7.2f} {times[0]:7.1f} {times[1]:7.1f}  {same}"
         )
+    for name, error in failed.items():
+        print(f"{name:38} failed: {error}")
 
 
 main()
