@@ -1,10 +1,11 @@
 """One trainer on one text: trainer_peer.py PEER FILE.jsonl VOCABULARY MERGES.json.
 
-Prints CPU seconds and megabytes of memory above what the texts take, and writes the merges in order.
+Prints CPU seconds, megabytes of memory above what the texts take and of the whole process at its peak in training, and
+writes the merges in order.
 """
 
 import json
-import resource
+import re
 import sys
 import tempfile
 import time
@@ -66,9 +67,12 @@ elif peer in ("gigatoken", "gigabpe"):
 else:
     sys.exit(f"no peer {peer}")
 
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+# Not of getrusage: that begins with the memory of the process that started this one.
+peak = lambda: int(re.search(r"VmHWM:\s*(\d+) kB", open("/proc/self/status").read())[1]) * 1024 / 1e6
+# Begins the count of the peak anew: reading the texts may have taken more.
+open("/proc/self/clear_refs", "w").write("5")
 before, start = peak(), time.process_time()
 found = run()
 seconds, memory = time.process_time() - start, peak() - before
 json.dump(merges(found), open(output, "w", encoding="utf-8"))
-print(f"{seconds:.3f} {memory:.0f}")
+print(f"{seconds:.3f} {memory:.0f} {before + memory:.0f}")

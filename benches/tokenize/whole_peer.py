@@ -3,8 +3,11 @@
 Writes as the peer's own script does and leaves its files in OUT; `whole.py` counts processor time and reads them.
 """
 
+import functools
 import json
+import multiprocessing
 import os
+import runpy
 import sys
 
 import numpy as np
@@ -96,7 +99,94 @@ def datatrove(tokenizer, path, out):
     LocalPipelineExecutor(steps, tasks=1, workers=1, logging_dir=os.path.join(out, "logs")).run()
 
 
-PEERS = {"gigatoken": gigatoken, "nanogpt": nanogpt, "hf-map": hf_map, "datatrove": datatrove}
+def dolma(tokenizer, path, out):
+    from dolma.cli.__main__ import main
+
+    options = {
+        "documents": path + ".gz",
+        "destination": out,
+        "tokenizer.name_or_path": os.path.join(os.path.dirname(tokenizer), "spaced.json"),
+        "tokenizer.eos_token_id": str(EOD),
+        "tokenizer.pad_token_id": str(EOD),
+        "processes": "1",
+        "dtype": "uint16",
+    }
+    main(["tokens", "--tokenizer.encode_special_tokens", *[word for option, value in options.items() for word in ("--" + option, value)]])
+
+
+def tensors(tokenizer, path):
+    """A tensor of ids for each document, as litdata's guide for text has it."""
+    import torch
+    from tokenizers import Tokenizer
+
+    loaded = Tokenizer.from_file(tokenizer)
+    loaded.encode_special_tokens = True
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            yield torch.tensor(loaded.encode(json.loads(line)["text"], add_special_tokens=False).ids + [EOD], dtype=torch.int32)
+
+
+def litdata(tokenizer, path, out):
+    from litdata import TokensLoader, optimize
+
+    read = functools.partial(tensors, tokenizer)
+    optimize(read, [path], out, num_workers=1, chunk_bytes="64MB", item_loader=TokensLoader(block_size=1025))
+
+
+class Encoder:
+    """A worker of Megatron's preprocess_data.py."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def initialize(self):
+        from tokenizers import Tokenizer
+
+        Encoder.loaded = Tokenizer.from_file(self.tokenizer)
+        Encoder.loaded.encode_special_tokens = True
+
+    def encode(self, line):
+        ids = Encoder.loaded.encode(json.loads(line)["text"], add_special_tokens=False).ids
+        return ids + [EOD] if ids else ids
+
+
+def megatron(tokenizer, path, out):
+    """NVIDIA/Megatron-LM, tools/preprocess_data.py --append-eod --workers 1, with the tokenizers library alone."""
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+
+    encoder = Encoder(tokenizer)
+    builder = IndexedDatasetBuilder(os.path.join(out, "tokens.bin"), dtype=np.uint16)
+    with multiprocessing.Pool(1, initializer=encoder.initialize) as pool, open(path, encoding="utf-8") as lines:
+        for ids in pool.imap(encoder.encode, lines, 32):
+            builder.add_document(ids, [len(ids)])
+        builder.finalize(os.path.join(out, "tokens.idx"))
+        pool.close()
+        pool.join()
+
+
+def megatron_script(name, *options):
+    """A script of the checkout that MEGATRON names, as it is."""
+
+    def run(tokenizer, path, out):
+        import typing
+
+        import typing_extensions
+
+        # It is written for Python 3.12.
+        typing.override = typing_extensions.override
+        root = os.environ["MEGATRON"]
+        script = os.path.join(root, "tools", name + ".py")
+        model = ["--tokenizer-type", "HuggingFaceTokenizer", "--tokenizer-model", os.path.dirname(tokenizer)]
+        sys.argv = [script, "--input", path, "--output-prefix", os.path.join(out, "tokens"), *model, "--append-eod", *options]
+        sys.path.insert(0, root)
+        runpy.run_path(script, run_name="__main__")
+
+    return run
+
+
+PEERS = {"gigatoken": gigatoken, "nanogpt": nanogpt, "hf-map": hf_map, "datatrove": datatrove, "dolma": dolma, "litdata": litdata, "megatron": megatron}
+PEERS["preprocess_data"] = megatron_script("preprocess_data", "--workers", "1")
+PEERS["preprocess_data_fast"] = megatron_script("preprocess_data_fast", "--use-gigatoken")
 
 if __name__ == "__main__":
     peer, tokenizer, path, out = sys.argv[1:]

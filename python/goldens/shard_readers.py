@@ -4,16 +4,19 @@
 
 SHARDS is a shard set with a train split. Each reader that is installed (megatron-core, mosaicml-streaming, datatrove)
 reads what curate writes, and curate reads what its writer writes; every id and every document must be the same.
+GPT-NeoX is no package: the environment variable GPT_NEOX names a checkout of it, which needs torch.
 nanoGPT's, llm.c's and OLMo's files are read here by their description with numpy. Tools that are absent are named and
 left out.
 """
 
 import csv
 import gzip
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import types
 
 # This directory has a datatrove.py of its own.
 sys.path.pop(0)
@@ -72,6 +75,8 @@ def cut(ids, first):
 
 
 def nanogpt():
+    if dtype != np.uint16:
+        return print("nanogpt: left out: its ids have 16 bits")
     out = convert(shards, "nanogpt", "--to", "nanogpt")
     same("nanogpt", cut(np.memmap(os.path.join(out, "train.bin"), np.uint16, "r"), False))
 
@@ -106,9 +111,10 @@ def megatron():
     # Its rows are views of a map that goes with it: it must outlive them.
     dataset = IndexedDataset(out)
     same("megatron-core", dataset)
+    assert np.array_equal(dataset.document_indices, np.arange(len(EXPECTED) + 1))
     first = os.path.join(shards, manifest["splits"][0]["shards"][0]["file"])
     assert len(IndexedDataset(first)) == manifest["splits"][0]["shards"][0]["documents"]
-    for kind in [np.int32, np.int64, dtype]:
+    for kind in {np.int32, np.int64, dtype}:
         name = f"theirs-megatron-{np.dtype(kind).name}"
         prefix = os.path.join(scratch, name)
         builder = IndexedDatasetBuilder(prefix + ".bin", dtype=kind)
@@ -118,6 +124,38 @@ def megatron():
             builder.add_document(document.astype(kind), lengths)
         builder.finalize(prefix + ".idx")
         back(name, prefix)
+
+
+def gpt_neox():
+    if "GPT_NEOX" not in os.environ:
+        raise ImportError("GPT_NEOX names no checkout")
+    # Of its package, named as megatron-core's, the reader needs one function; the rest wants deepspeed.
+    theirs = sys.modules.pop("megatron", None)
+    sys.modules["megatron"] = types.ModuleType("megatron")
+    sys.modules["megatron"].print_rank_0 = lambda *message: None
+    path = os.path.join(os.environ["GPT_NEOX"], "megatron/data/indexed_dataset.py")
+    spec = importlib.util.spec_from_file_location("neox_indexed_dataset", path)
+    neox = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(neox)
+    del sys.modules["megatron"]
+    if theirs:
+        sys.modules["megatron"] = theirs
+
+    out = os.path.join(convert(shards, "megatron-neox", "--to", "megatron"), "train")
+    assert neox.infer_dataset_impl(out) == "mmap"
+    dataset = neox.make_dataset(out, "mmap")
+    same("gpt-neox", (dataset[i] for i in range(len(dataset))))
+    assert np.array_equal(dataset.doc_idx, np.arange(len(EXPECTED) + 1))
+    assert np.array_equal(dataset.sizes, [len(document) for document in EXPECTED])
+    prefix = os.path.join(scratch, "theirs-neox")
+    builder = neox.make_builder(prefix + ".bin", "mmap", tokenizer["vocab_size"])
+    for document in EXPECTED:
+        # Two sequences a document, where it has two ids.
+        for part in np.split(document, [1]) if len(document) > 1 else [document]:
+            builder.add_item(part)
+        builder.end_document()
+    builder.finalize(prefix + ".idx")
+    back("gpt-neox", prefix)
 
 
 def streaming():
@@ -172,7 +210,7 @@ def datatrove_torch():
     print(f"datatrove DatatroveFileDataset: {len(rows)} rows equal")
 
 
-for check in [nanogpt, llmc, olmo, megatron, streaming, datatrove, datatrove_torch]:
+for check in [nanogpt, llmc, olmo, megatron, gpt_neox, streaming, datatrove, datatrove_torch]:
     try:
         check()
     except ImportError as error:

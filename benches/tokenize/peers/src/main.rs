@@ -1,41 +1,15 @@
 //! One Rust peer on one file: `tokenize-peers hf-0.23|hf-1.0-rc|fastokens TOKENIZER.json FILE.jsonl PASSES`.
-//!
-//! Prints CPU seconds of each pass over the texts, the number of tokens, and the SHA-256 of all ids as little-endian u32.
 
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
+mod passes;
 
-type Failure = Box<dyn std::error::Error>;
-type Encoder = Box<dyn FnMut(&str, &mut Vec<u32>)>;
+use passes::{Encoder, Failure};
 
 fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().collect();
-    let [_, peer, tokenizer, file, passes] = &args[..] else { return Err("see the top of main.rs".into()) };
-    let mut encode = load(peer, tokenizer)?;
-    let mut texts = Vec::new();
-    for line in std::fs::read_to_string(file)?.lines() {
-        let record: serde_json::Value = serde_json::from_str(line)?;
-        texts.push(record["text"].as_str().ok_or("no text")?.to_owned());
-    }
-    let mut ids = Vec::new();
-    for _ in 0..passes.parse::<usize>()? {
-        let start = cpu_seconds()?;
-        for text in &texts {
-            ids.clear();
-            encode(text, &mut ids);
-        }
-        print!("{:.4} ", cpu_seconds()? - start);
-    }
-    let (mut tokens, mut hash) = (0, Sha256::new());
-    for text in &texts {
-        ids.clear();
-        encode(text, &mut ids);
-        tokens += ids.len();
-        ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
-    }
-    println!("{tokens} {}", hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-    Ok(())
+    let [_, peer, tokenizer, file, count] = &args[..] else { return Err("see the top of main.rs".into()) };
+    passes::run(load(peer, tokenizer)?, file, count.parse()?)
 }
 
 fn load(peer: &str, path: &str) -> Result<Encoder, Failure> {
@@ -70,9 +44,4 @@ fn load(peer: &str, path: &str) -> Result<Encoder, Failure> {
         }
         other => return Err(format!("no peer {other}").into()),
     })
-}
-
-fn cpu_seconds() -> Result<f64, Failure> {
-    let stat = std::fs::read_to_string("/proc/self/schedstat")?;
-    Ok(stat.split(' ').next().ok_or("an empty schedstat")?.parse::<u64>()? as f64 / 1e9)
 }
