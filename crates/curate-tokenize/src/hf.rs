@@ -109,6 +109,7 @@ impl HfTokenizer {
         // No text may end its own document. Byte-level models cannot be made to; Unigram ones can: they know
         // `</s>`.
         if !self.parse_special
+            && holds(&out[start..], self.eod)
             && let Some(position) = out[start..].iter().position(|&id| id == self.eod)
         {
             out.truncate(start);
@@ -129,6 +130,11 @@ impl HfTokenizer {
         };
         (0..self.vocab_size).map(text_of).collect()
     }
+}
+
+/// Whether `id` is among `ids`; without a way out of the loop, it looks at a vector of them at a time.
+fn holds(ids: &[TokenId], id: TokenId) -> bool {
+    ids.chunks(256).any(|ids| ids.iter().fold(false, |found, &other| found | (other == id)))
 }
 
 /// The tokenizer of a file.
