@@ -24,6 +24,7 @@ use crate::kernels::{
 };
 use crate::model::{IGNORE, Model};
 use crate::optim::{AdamW, Moments};
+use crate::slots::{BlockNames, Names, Pair, Slot};
 use crate::{Error, Result};
 
 /// Bytes of logits that exist at once, unless said otherwise. A piece of the head's backward pass goes over all gradients
@@ -98,52 +99,6 @@ pub struct Fused {
     starts: Vec<Vec<u32>>,
 }
 
-/// A parameter and what belongs to it.
-#[derive(Debug)]
-struct Slot {
-    /// The fp32 weight: another handle on the model's tensor, cut from autograd.
-    weight: Tensor,
-    /// The weight as bf16, if that is what is computed with.
-    shadow: Option<Tensor>,
-    grad: Tensor,
-    decays: bool,
-}
-
-impl Slot {
-    /// The weight in the kind that is computed with.
-    fn value(&self) -> &Tensor {
-        self.shadow.as_ref().unwrap_or(&self.weight)
-    }
-}
-
-/// Where the parameters of each part are in the list.
-#[derive(Debug)]
-struct Names {
-    embedding: usize,
-    position: Option<usize>,
-    blocks: Vec<BlockNames>,
-    norm: Pair,
-    head: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct BlockNames {
-    norm1: Pair,
-    qkv: Pair,
-    qk_norm: Option<[Pair; 2]>,
-    out: Pair,
-    norm2: Pair,
-    up: Pair,
-    down: Pair,
-}
-
-/// A weight and its bias.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    weight: usize,
-    bias: Option<usize>,
-}
-
 /// The residual stream, with what is still to be added to it.
 #[derive(Debug)]
 struct Stream {
@@ -202,19 +157,11 @@ impl Fused {
             return Err(Error::Option { flag: "--engine", problem });
         }
         let kind = if model.dtype_name() == "bf16" { Kind::BFloat16 } else { Kind::Float };
-        let slot = |p: &crate::model::Parameter| {
-            let weight = p.tensor.f_detach()?;
-            let shadow = match kind {
-                Kind::BFloat16 => Some(weight.f_to_kind(kind)?),
-                _ => None,
-            };
-            Ok(Slot { grad: weight.f_zeros_like()?, weight, shadow, decays: p.decays })
-        };
         Ok(Fused {
             config: model.config().clone(),
             kind,
             products: Products::of_this_machine(kind),
-            slots: model.parameters().iter().map(slot).collect::<Result<_>>()?,
+            slots: Slot::all_of(model, kind)?,
             names: Names::of(model),
             rotation: model.rotation().map(|(cos, sin)| (cos.shallow_clone(), sin.shallow_clone())),
             zeros: vec![0.0; 2 * model.config().mlp_hidden as usize],
@@ -806,32 +753,4 @@ impl Fused {
 
 fn empty(size: &[i64], kind: Kind) -> Result<Tensor> {
     Ok(Tensor::f_empty(size, (kind, Device::Cpu))?)
-}
-
-impl Names {
-    fn of(model: &Model) -> Names {
-        let find = |name: &str| model.parameters().iter().position(|p| p.name == name);
-        let one = |name: &str| find(name).expect("every model has it");
-        let pair =
-            |name: &str| Pair { weight: one(&format!("{name}.weight")), bias: find(&format!("{name}.bias")) };
-        let block = |layer: u32| {
-            let part = |part: &str| pair(&format!("layers.{layer}.{part}"));
-            BlockNames {
-                norm1: part("norm1"),
-                qkv: part("attention.qkv"),
-                qk_norm: model.config().qk_norm.then(|| [part("attention.q_norm"), part("attention.k_norm")]),
-                out: part("attention.out"),
-                norm2: part("norm2"),
-                up: part("mlp.up"),
-                down: part("mlp.down"),
-            }
-        };
-        Names {
-            embedding: one("embedding.weight"),
-            position: find("position.weight"),
-            blocks: (0..model.config().layers).map(block).collect(),
-            norm: pair("norm"),
-            head: find("head.weight").unwrap_or_else(|| one("embedding.weight")),
-        }
-    }
 }

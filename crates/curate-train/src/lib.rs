@@ -23,6 +23,7 @@ pub mod embed;
 mod error;
 pub mod engine;
 pub mod eval;
+mod slots;
 pub mod fused;
 pub mod cuda;
 pub mod generate;
