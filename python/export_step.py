@@ -19,6 +19,7 @@ Needs torch 2.11.0 in full and a C++ compiler; minutes for a large model. Runnin
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -170,6 +171,18 @@ class Module(torch.nn.Module):
         return self.graph(*inputs)
 
 
+def instruction_sets():
+    """What this processor can do: Inductor compiles for it alone."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
+    # Those that a compiler makes use of; others depend on the kernel and on virtual machines.
+    sets = re.compile("sse|ssse|avx|fma|f16c|bmi|abm|adx|amx|movbe|popcnt|gfni|vaes|vpclmul|sha_ni|xop|tbm")
+    return [flag for flag in flags if sets.match(flag)]
+
+
 def compile_step(about, path):
     """Writes the package of a step that `about` describes."""
     config, dtype = about["model"], DTYPES[about["dtype"]]
@@ -197,7 +210,7 @@ def main():
     parser.add_argument("--dtype", choices=DTYPES, help="arithmetic [default: the run's]")
     args = parser.parse_args()
     if torch.__version__.split("+")[0] != TORCH:
-        sys.exit(f"error: this is torch {torch.__version__}; curate runs on {TORCH}, and a package runs on its own version only")
+        sys.exit(f"error: this is torch {torch.__version__}; curate's is {TORCH}, and packages are for one version only")
     if args.output.suffix != ".pt2":
         sys.exit(f"error: {args.output}: the name of a package ends with .pt2")
     try:
@@ -214,10 +227,12 @@ def main():
         "seq_len": seq_len,
     }
     about["parameters"] = parameters(about["model"])
+    about["processor"] = instruction_sets()
     # With one thread Inductor leaves OpenMP out for good.
     torch.set_num_threads(max(2, torch.get_num_threads()))
     compile_step(about, args.output)
-    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, {about['micro_batch']} rows x {seq_len} tokens, {about['dtype']}", file=sys.stderr)
+    size = f"{about['micro_batch']} rows x {seq_len} tokens, {about['dtype']}"
+    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, {size}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ use crate::kernels::{
     self, Element, Norm, NormGradients, elements, elements_mut, floats, floats_mut, in_parallel,
 };
 use crate::model::{IGNORE, Model};
-use crate::optim::{AdamW, Moments};
-use crate::slots::{BlockNames, Names, Pair, Slot};
+use crate::optim::AdamW;
+use crate::slots::{self, BlockNames, Names, Pair, Slot};
 use crate::{Error, Result};
 
 /// Bytes of logits that exist at once, unless said otherwise. A piece of the head's backward pass goes over all gradients
@@ -34,9 +34,6 @@ const LOGITS_BYTES: usize = 1 << 27;
 /// Rows that a thread works on at once. Sums over rows are those of such parts, added in their order, so that they do
 /// not depend on the number of threads.
 const PART: usize = 64;
-
-/// Elements of a pass over weights that a thread works on at once: its arrays stay in the cache of a core.
-const PIECE: usize = 1 << 16;
 
 /// Whose matrix products are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -222,36 +219,7 @@ impl Fused {
 
     /// One AdamW update with the gradients of the last batch times `scale`, of the parameters that have moments.
     pub fn step(&mut self, adamw: &mut AdamW, lr: f64, scale: f64) -> Result<()> {
-        let _no_grad = tch::no_grad_guard();
-        let (numbers, moments) = adamw.begin_update(lr, scale);
-        struct Work<'a> {
-            w: &'a mut [f32],
-            g: &'a [f32],
-            m: &'a mut [f32],
-            v: &'a mut [f32],
-            shadow: Option<&'a mut [bf16]>,
-            decays: bool,
-        }
-        let mut work = Vec::new();
-        let mut elements = 0;
-        for (slot, Moments { first, second }) in self.slots.iter_mut().zip(moments) {
-            if first.numel() == 0 {
-                continue; // another optimiser's
-            }
-            let Slot { weight, shadow, grad, decays } = slot;
-            elements += weight.numel();
-            let mut halves = shadow.as_mut().map(|shadow| elements_mut(shadow).chunks_mut(PIECE));
-            let pieces = floats_mut(weight).chunks_mut(PIECE).zip(floats(grad).chunks(PIECE));
-            let moments = floats_mut(first).chunks_mut(PIECE).zip(floats_mut(second).chunks_mut(PIECE));
-            for ((w, g), (m, v)) in pieces.zip(moments) {
-                let shadow = halves.as_mut().and_then(Iterator::next);
-                work.push(Work { w, g, m, v, shadow, decays: *decays });
-            }
-        }
-        in_parallel(work, elements, |piece| {
-            let Work { w, g, m, v, shadow, decays } = piece;
-            kernels::adamw(w, g, m, v, shadow, numbers(decays));
-        });
+        slots::update(&mut self.slots, adamw, lr, scale);
         Ok(())
     }
 
@@ -400,7 +368,9 @@ impl Fused {
             Products::Libtorch => drop(dy.f_tr()?.f_mm_out(out, x)?),
         }
         if let Some(low) = low {
-            let pieces = floats_mut(&mut slot.grad).chunks_mut(PIECE).zip(elements::<E>(&low).chunks(PIECE));
+            let pieces = floats_mut(&mut slot.grad)
+                .chunks_mut(slots::PIECE)
+                .zip(elements::<E>(&low).chunks(slots::PIECE));
             in_parallel(pieces.collect(), low.numel(), |(sums, new)| kernels::accumulate(sums, new, replace));
         }
         match self.products {

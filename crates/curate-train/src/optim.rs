@@ -302,7 +302,10 @@ mod tests {
         };
         check(&[], 0.0);
         check(std::slice::from_ref(&large), 1e-12);
-        check(&[small.shallow_clone(), large.tr(), large.narrow(1, 3, 900), Tensor::zeros([0], options)], 1e-12);
+        check(
+            &[small.shallow_clone(), large.tr(), large.narrow(1, 3, 900), Tensor::zeros([0], options)],
+            1e-12,
+        );
         check(&[small.to_kind(Kind::Double), large.narrow(0, 0, 10)], 1e-12);
         check(&[large.to_kind(Kind::BFloat16), large], 1e-2);
     }

@@ -1,9 +1,15 @@
 //! A model's parameters as the fused engines hold them: by their places in the model's list.
 
+use half::bf16;
 use tch::{Kind, Tensor};
 
 use crate::Result;
+use crate::kernels::{self, elements_mut, floats, floats_mut, in_parallel};
 use crate::model::{Model, Parameter};
+use crate::optim::{AdamW, Moments};
+
+/// Elements of a pass over weights that a thread works on at once: its arrays stay in the cache of a core.
+pub(crate) const PIECE: usize = 1 << 16;
 
 /// A parameter and what belongs to it.
 #[derive(Debug)]
@@ -34,6 +40,40 @@ impl Slot {
     pub(crate) fn value(&self) -> &Tensor {
         self.shadow.as_ref().unwrap_or(&self.weight)
     }
+}
+
+/// One AdamW update in host memory with the slots' gradients times `scale`, of the parameters that have moments.
+pub(crate) fn update(slots: &mut [Slot], adamw: &mut AdamW, lr: f64, scale: f64) {
+    let _no_grad = tch::no_grad_guard();
+    let (numbers, moments) = adamw.begin_update(lr, scale);
+    struct Work<'a> {
+        w: &'a mut [f32],
+        g: &'a [f32],
+        m: &'a mut [f32],
+        v: &'a mut [f32],
+        shadow: Option<&'a mut [bf16]>,
+        decays: bool,
+    }
+    let mut work = Vec::new();
+    let mut elements = 0;
+    for (slot, Moments { first, second }) in slots.iter_mut().zip(moments) {
+        if first.numel() == 0 {
+            continue; // another optimiser's
+        }
+        let Slot { weight, shadow, grad, decays } = slot;
+        elements += weight.numel();
+        let mut halves = shadow.as_mut().map(|shadow| elements_mut(shadow).chunks_mut(PIECE));
+        let pieces = floats_mut(weight).chunks_mut(PIECE).zip(floats(grad).chunks(PIECE));
+        let moments = floats_mut(first).chunks_mut(PIECE).zip(floats_mut(second).chunks_mut(PIECE));
+        for ((w, g), (m, v)) in pieces.zip(moments) {
+            let shadow = halves.as_mut().and_then(Iterator::next);
+            work.push(Work { w, g, m, v, shadow, decays: *decays });
+        }
+    }
+    in_parallel(work, elements, |piece| {
+        let Work { w, g, m, v, shadow, decays } = piece;
+        kernels::adamw(w, g, m, v, shadow, numbers(decays));
+    });
 }
 
 /// Where the parameters of each part are in the list.

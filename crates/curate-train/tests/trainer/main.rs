@@ -2,6 +2,7 @@
 //!
 //! - `model`: initial loss, causality, gradients, accumulation, for every combination of switches
 //! - `learning`: loss falls, one batch is overfitted, the 170-character example, memory stays flat
+//! - `compiled`: the step that TorchInductor compiles, against the reference engine
 //! - `resuming`: a run that stops, or is killed, and goes on is the run that never stopped, bit for bit
 //! - `parallel`: several processes that share every step: equality with one, signals, deaths
 //! - `checkpoints`: round trips, damage, options that do not match
@@ -19,6 +20,7 @@
 
 mod checkpoints;
 mod commands;
+mod compiled;
 mod embedding;
 mod evaluating;
 mod generating;
