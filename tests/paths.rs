@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::support::{CURATE, Scratch, corpus, report, shell};
+use crate::tokens::sources;
 
 /// True if `curate-train` was built beside `curate`; else says why the test is skipped.
 fn trainer_is_built() -> bool {
@@ -67,4 +68,48 @@ fn the_handbooks_example_learns_its_text_by_heart() {
     let first: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
     let loss = first["loss_nats"].as_f64().unwrap();
     assert!((loss - 27f64.ln()).abs() < 0.05, "the first loss is near ln 27: {loss}");
+}
+
+/// The log of a run, line by line.
+fn log(run: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join("log.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_mix_is_trained_on_and_its_sources_are_counted() {
+    if !trainer_is_built() {
+        return;
+    }
+    let dir = Scratch::new();
+    let (shards, one, two) = (dir.path("shards"), dir.path("one"), dir.path("two"));
+    let [set, one_run, two_runs] = [&shards, &one, &two].map(|path| path.display());
+    let flags = "--preset char-tiny --batch-size 8 --micro-batch 4 --steps 25 --device cpu --threads 1";
+    let line = format!(
+        "curate tokenize -q --tokenizer bytes | curate pack -q --seq-len 64 --policy best-fit --split val=0.1 \
+         --mix web=0.5,code=0.3:2,books=0.2:9 --mix-tokens 20000 --materialise=1 -o {set} && \
+         curate train {set} {flags} -o {one_run} && curate train {set} {flags} --nproc 2 -q -o {two_runs}"
+    );
+    let said = shell(&line, sources(200)).ok().stderr;
+    let counts = |run: &Path| {
+        let steps = log(run).into_iter().filter(|record| record["event"] == "step");
+        let count = |step: serde_json::Value| (step["source_targets"].clone(), step["targets"].clone());
+        steps.map(count).collect::<Vec<_>>()
+    };
+    let counted = counts(&one);
+    assert_eq!(counted.len(), 25);
+    assert_eq!(counted, counts(&two));
+    for (sources, targets) in &counted {
+        let sources = sources.as_object().unwrap();
+        let sum: u64 = sources.values().map(|count| count.as_u64().unwrap()).sum();
+        assert_eq!(Some(sum), targets.as_u64());
+    }
+    // Sources take turns, so that their shares hold long before the end of a cycle.
+    let (last, all) = counted.last().unwrap();
+    for (name, share) in [("web", 0.5), ("code", 0.3), ("books", 0.2)] {
+        let got = last[name].as_f64().unwrap() / all.as_f64().unwrap();
+        assert!((got - share).abs() < 0.02, "{name}: {got} of {share}\n{last}");
+    }
+    let summary = said.lines().find(|line| line.starts_with("targets by source: web ")).unwrap_or_default();
+    assert!(summary.contains(", code ") && summary.ends_with(" %)"), "{said}");
 }

@@ -44,6 +44,7 @@ mod recompute;
 pub mod rng;
 pub mod saver;
 pub mod scaling;
+pub mod sources;
 pub mod schedule;
 pub mod settings;
 pub mod tensorboard;

@@ -414,6 +414,9 @@ fn report(args: &TrainArgs, quiet: bool, options: &TrainOptions, trainer: &Train
                 ));
             }
         }
+        if !trainer.source_targets().is_empty() {
+            output::sources(trainer.source_targets());
+        }
         if let Some(speed) = trainer.speed() {
             output::speed(&speed);
         }

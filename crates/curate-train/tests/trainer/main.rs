@@ -9,6 +9,7 @@
 //! - `evaluating`: every token scored once, against a plain f64 model
 //! - `masking`: documents that share a row, against the same documents apart
 //! - `reporting`: settings files, TensorBoard's events, the picture, samples, early stop
+//! - `sources`: how much of each source was seen, against targets looked at one by one
 //! - `guarding`: updates that are not made, and whose fault it is
 //! - `traps`: what tch does wrong by itself
 //! - `generating`: the cache against recomputing, seeds
@@ -32,5 +33,6 @@ mod model;
 mod parallel;
 mod reporting;
 mod resuming;
+mod sources;
 mod support;
 mod traps;

@@ -170,6 +170,8 @@ pub(crate) fn logged(run: &Path) -> Vec<Record> {
             save_wait_s: 0.0,
             teraflop_per_s: 0.0,
             peak_memory_bytes: 0,
+            cuda_allocated_bytes: None,
+            cuda_peak_bytes: None,
             ..record
         }),
         record => record,
