@@ -1,6 +1,7 @@
 //! Whole paths, from raw text to held-out perplexity. They need the trainer, which is built where libtorch is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::support::{CURATE, Scratch, corpus, report, shell};
 use crate::tokens::sources;
@@ -112,4 +113,47 @@ fn a_mix_is_trained_on_and_its_sources_are_counted() {
     }
     let summary = said.lines().find(|line| line.starts_with("targets by source: web ")).unwrap_or_default();
     assert!(summary.contains(", code ") && summary.ends_with(" %)"), "{said}");
+}
+
+/// `torchrun` of torch: beside the Python that `CURATE_TORCH_PYTHON` names, else on the path.
+fn torchrun() -> Option<PathBuf> {
+    let beside =
+        std::env::var_os("CURATE_TORCH_PYTHON").map(|python| Path::new(&python).with_file_name("torchrun"));
+    let torchrun = beside.unwrap_or_else(|| "torchrun".into());
+    // cargo's folders have another libtorch than Python's.
+    let mut command = Command::new(&torchrun);
+    let found =
+        command.env_remove("LD_LIBRARY_PATH").arg("--help").output().is_ok_and(|out| out.status.success());
+    if !found {
+        println!(
+            "skipped: {} cannot be run (CURATE_TORCH_PYTHON names a Python with torch)",
+            torchrun.display()
+        );
+    }
+    found.then_some(torchrun)
+}
+
+#[test]
+fn torchrun_starts_the_ranks_of_a_run() {
+    if !trainer_is_built() {
+        return;
+    }
+    let Some(torchrun) = torchrun() else { return };
+    let dir = Scratch::new();
+    let (shards, ours, theirs) = (dir.path("shards"), dir.path("ours"), dir.path("theirs"));
+    let [set, our_run, their_run] = [&shards, &ours, &theirs].map(|path| path.display());
+    let flags = format!(
+        "train {set} --preset char-tiny --batch-size 8 --micro-batch 4 --steps 8 --eval-every 4 --device cpu --threads 1 -q"
+    );
+    let line = format!(
+        "curate tokenize -q --tokenizer bytes | curate pack -q --seq-len 64 --split val=0.1 -o {set} && \
+         curate {flags} -o {our_run} --nproc 2 && \
+         env -u LD_LIBRARY_PATH {} --standalone --nproc-per-node 2 --no-python curate {flags} -o {their_run}",
+        torchrun.display()
+    );
+    shell(&line, sources(80)).ok();
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        let [a, b] = [&ours, &theirs].map(|run| std::fs::read(run.join("step-00000008").join(file)).unwrap());
+        assert!(a == b, "{file} differs");
+    }
 }
