@@ -129,8 +129,9 @@ impl Loader {
 
     /// Gives a batch back that was trained on: its memory serves a later one.
     pub fn give_back(&mut self, batch: Batch) {
-        // The thread may have read its last batch already.
-        let _ = self.used.as_ref().map(|used| used.send(batch));
+        if let Some(used) = &self.used {
+            let _ = used.send(batch); // the thread may have read its last batch already
+        }
     }
 }
 

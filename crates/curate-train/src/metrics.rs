@@ -107,7 +107,7 @@ pub fn peak_memory_bytes() -> u64 {
 }
 
 /// Memory of torch's allocator on a CUDA device; `None` on a CPU, and where the program was built without CUDA's headers.
-/// The allocator keeps these numbers on the host: nothing waits for the device.
+/// The allocator keeps these numbers on the host: nothing waits for the device. Not run on a GPU so far.
 pub fn cuda_memory(device: Device) -> Option<Memory> {
     match device {
         Device::Cuda(index) => Cuda::get().ok()?.memory(i32::try_from(index).ok()?).ok(),

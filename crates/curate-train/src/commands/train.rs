@@ -197,8 +197,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "NAME", help_heading = "Machine", value_parser = engine_choice)]
     engine: Option<EngineChoice>,
     /// Take gradients from a training step that python/export_step.py has compiled for this model, arithmetic, micro-batch
-    /// and length of rows, on a processor like this one; the same as --engine aot with this package. CPU only, and without
-    /// --doc-mask attention
+    /// and length of rows, on a processor like this one. It stands for --engine aot; another --engine leaves the package
+    /// alone. CPU only, and without --doc-mask attention
     #[arg(long, value_name = "FILE.pt2", help_heading = "Machine")]
     aot: Option<PathBuf>,
     /// Run each block again for its backward pass instead of keeping its activations: less memory, a third more work
@@ -287,9 +287,11 @@ impl TrainArgs {
 
     /// The micro-batch that was asked for: the package's, if nothing else is said.
     fn micro_batch(&self) -> Result<Option<u32>> {
-        match (self.micro_batch, &self.aot) {
-            (None, Some(package)) => aot::micro_batch(package).map(Some),
-            (asked, _) => Ok(asked),
+        match (self.micro_batch, &self.aot, self.engine()) {
+            (None, Some(package), Some(EngineChoice::This(EngineKind::Aot))) => {
+                aot::micro_batch(package).map(Some)
+            }
+            (asked, ..) => Ok(asked),
         }
     }
 }
@@ -305,16 +307,6 @@ fn word<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, St
 /// Runs the command.
 pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
     let interrupted = signals::listen();
-    if let (
-        Some(EngineChoice::Auto | EngineChoice::This(EngineKind::Reference | EngineKind::Fused)),
-        Some(_),
-    ) = (args.engine, &args.aot)
-    {
-        return Err(Error::Option {
-            flag: "--aot",
-            problem: "is for --engine aot: give one of the two".to_owned(),
-        });
-    }
     if args.sample_prompt.is_some() && args.sample_prompt_ids.is_none() {
         let problem =
             "curate-train knows ids only: use `curate train`, or give --sample-prompt-ids".to_owned();
@@ -627,6 +619,9 @@ fn apply(args: &TrainArgs, options: &mut TrainOptions) {
             EngineChoice::Auto if options.numerics.device == "cpu" => EngineKind::Fused,
             EngineChoice::Auto => EngineKind::Reference,
         };
+    }
+    if options.numerics.engine != EngineKind::Aot {
+        options.numerics.aot = None;
     }
 
     let cadence = &mut options.cadence;

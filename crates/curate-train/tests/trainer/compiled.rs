@@ -110,7 +110,6 @@ fn a_compiled_step_trains_as_the_reference_does_and_refuses_other_runs() {
     let config = format!("--aot {}", text(&run.join("config.json")));
     refused(model, &config, "config.json: not a package of python/export_step.py");
     refused(model, "--engine aot", "--engine: aot needs the package of a compiled step: give --aot FILE.pt2");
-    refused(model, &format!("{aot} --engine fused"), "--aot: is for --engine aot: give one of the two");
     refused(
         model,
         &format!("{aot} --recompute true"),
@@ -134,6 +133,11 @@ fn a_compiled_step_trains_as_the_reference_does_and_refuses_other_runs() {
             assert!((a - b).abs() < 1e-4, "{losses:?} against {reference:?}");
         }
     }
+    // Settings of a run with a package serve a run without it.
+    let (settings, repeated) = (dir.join("two").join("settings.toml"), dir.join("repeated"));
+    let again = ["--config", text(&settings), "--engine", "fused", "--nproc", "1", "--quiet"];
+    succeed(&[&["train", "-o", text(&repeated)], &again[..]].concat());
+    assert_eq!(newest(&repeated).state.run.options.numerics.aot, None);
     let recorded = newest(&run).state.run.options.numerics;
     assert_eq!((recorded.engine, recorded.aot), (EngineKind::Aot, options.numerics.aot));
 }
