@@ -199,6 +199,7 @@ pub(crate) fn curate_train(arguments: &[&str]) -> Output {
 }
 
 /// A Python with torch 2.11.0: `CURATE_TORCH_PYTHON`, else `python3` if it has that. Without one a test says that it is skipped.
+#[allow(clippy::print_stdout)] // a test that is skipped says so
 pub(crate) fn torch_python() -> Option<PathBuf> {
     let python = std::env::var_os("CURATE_TORCH_PYTHON").unwrap_or_else(|| "python3".into());
     let script = "import sys, torch; print(sys.executable, torch.__version__.split('+')[0])";
