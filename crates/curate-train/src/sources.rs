@@ -83,7 +83,7 @@ impl Sources {
                 let starts = row.document_starts.iter().map(|&start| (start as usize).saturating_sub(1));
                 let ends = starts.clone().skip(1).chain([targets.len()]);
                 for (run, (start, end)) in view.runs(number)?.zip(starts.zip(ends)) {
-                    let domain = usize::from(split.try_document(run.document)?.domain);
+                    let domain = usize::from(split.domain(run.document)?);
                     // Every domain of the split has a place.
                     if let Some(source) = places.get(domain).copied().flatten() {
                         counts[source] += scored(&targets[start..end]);
