@@ -21,6 +21,8 @@ import argparse
 import json
 import re
 import sys
+import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -195,10 +197,15 @@ def compile_step(about, path):
         "aot_inductor.metadata": {"curate": json.dumps(about)},
         "cpp.dynamic_threads": True,  # as many as the run has
     }
-    torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+    # Aside, then renamed: a package under its name is whole.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        aside = Path(folder) / path.name
+        torch._inductor.aoti_compile_and_package(program, package_path=str(aside), inductor_configs=options)
+        aside.replace(path)
 
 
 def main():
+    warnings.simplefilter("ignore", FutureWarning)  # torch's of its own code
     parser = argparse.ArgumentParser(
         description="Compile the training step of a run ahead of time.",
         epilog="Example: python3 python/export_step.py run/config.json -o step.pt2",
