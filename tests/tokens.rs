@@ -251,7 +251,7 @@ fn tokenize_into_a_directory_is_tokenize_and_pack_without_a_view() {
 }
 
 /// Documents of three sources.
-fn sources(n: usize) -> String {
+pub(crate) fn sources(n: usize) -> String {
     let source = |i: usize| ["web", "code", "web", "books"][i % 4];
     corpus(n)
         .lines()

@@ -21,6 +21,7 @@ parser.add_argument("--python", default=sys.executable)
 parser.add_argument("--shape", default="124m", choices=SHAPES)
 parser.add_argument("--steps", type=int, default=10); parser.add_argument("--rounds", type=int, default=2)
 parser.add_argument("--threads", type=int, default=1); parser.add_argument("--compile", action="store_true")
+parser.add_argument("--aot", action="store_true", help="also curate's compiled step; compiling takes minutes")
 parser.add_argument("--llmc"); parser.add_argument("--candle")
 parser.add_argument("--at-once", action="store_true",
                     help="all trainers of a round at the same time: the same conditions for all where others work too")
@@ -51,6 +52,20 @@ with tempfile.TemporaryDirectory() as tmp:
     if a.compile:
         rows["nanoGPT fp32 torch.compile + fused AdamW"] = ([*python, "--compile", "--fused-adamw"], clean)
         rows["nanoGPT bf16 torch.compile + fused AdamW"] = ([*python, "--compile", "--bf16", "--fused-adamw"], clean)
+    if a.aot:
+        export = os.path.join(os.path.dirname(peer), "../../python/export_step.py")
+        model = {
+            "vocab_size": vocab, "context": seq_len, "layers": layers, "heads": heads, "kv_heads": heads, "channels": channels,
+            "mlp_hidden": 4 * channels, "norm": "layernorm", "position": "learned", "rope_theta": 10000.0, "mlp": "gelu",
+            "qk_norm": False, "tied": True, "bias": True, "norm_eps": 1e-5,
+        }
+        for dtype in ("fp32", "bf16"):
+            config, package = (os.path.join(tmp, name) for name in ("config.json", f"{dtype}.pt2"))
+            with open(config, "w") as file:
+                options = {"model": model, "data": {"seq_len": seq_len}, "numerics": {"dtype": dtype, "micro_batch": batch}}
+                json.dump({"options": options}, file)
+            subprocess.run([a.python, export, config, "-o", package], env=clean, check=True)
+            rows[f"curate aot {dtype}"] = ([step_speed, package, dtype, *numbers], None)
     if a.candle:
         shape = [*numbers[:1], *numbers[4:7], *numbers[1:3]]
         rows["candle fp32"] = ([a.candle, *files, *shape], {**clean, "RAYON_NUM_THREADS": str(a.threads)})

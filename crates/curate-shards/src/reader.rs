@@ -231,6 +231,15 @@ impl Split {
         shard.document(i)
     }
 
+    /// The domain of the `i`-th document, an index into [`Manifest::domains`]; its tokens are not looked at.
+    ///
+    /// # Errors
+    /// [`Error::DocumentOutOfRange`]; [`Error::Damaged`] if the domain is missing.
+    pub fn domain(&self, i: u64) -> Result<u16> {
+        let (shard, i) = self.locate(i)?;
+        shard.domain(i)
+    }
+
     /// Tells the system that documents of this split will be read in no order, as in training: it then reads from disk
     /// what is asked for and nothing around it, which for rows of a few kilobytes is many times less.
     pub fn expect_random_reads(&self) {
@@ -463,10 +472,13 @@ impl Shard {
 
     fn document(&self, i: u64) -> Result<DocumentRef<'_>> {
         let tokens = self.tokens(i)?;
-        match (u32_at(self.bytes.bytes(), 0, i), u16_at(self.domains.bytes(), 0, i)) {
-            (Some(n_bytes), Some(domain)) => Ok(DocumentRef { tokens, n_bytes, domain }),
-            _ => Err(self.damaged(i, "its text size or domain is missing")),
-        }
+        let n_bytes = u32_at(self.bytes.bytes(), 0, i);
+        let n_bytes = n_bytes.ok_or_else(|| self.damaged(i, "its text size is missing"))?;
+        Ok(DocumentRef { tokens, n_bytes, domain: self.domain(i)? })
+    }
+
+    fn domain(&self, i: u64) -> Result<u16> {
+        u16_at(self.domains.bytes(), 0, i).ok_or_else(|| self.damaged(i, "its domain is missing"))
     }
 
     #[cold]

@@ -6,6 +6,7 @@
 //!
 //! All functions must be called on the thread that does the tensor work, as those of tch.
 
+pub mod aoti;
 pub mod c10d;
 pub mod cuda;
 pub mod library;

@@ -3,7 +3,7 @@
 //! ```text
 //! step_speed ENGINE DTYPE LAYERS CHANNELS HEADS VOCAB BATCH SEQ_LEN STEPS THREADS [WEIGHTS TOKENS]
 //! ```
-//! prints one line of JSON a step: loss and CPU seconds. With the last two it only writes the initial weights
+//! prints one line of JSON a step: loss and CPU seconds. ENGINE is reference, fused or a package of `python/export_step.py`. With the last two it only writes the initial weights
 //! (safetensors) and the token file: 32-bit ids, step by step, BATCH rows of SEQ_LEN + 1. Each row begins with the last
 //! token of the row before it, so that trainers that read one stream see the same batches.
 
@@ -28,11 +28,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [layers, channels, heads, vocab, rows, seq_len, steps, threads] = numbers[..] else {
         return Err("ENGINE, DTYPE and eight numbers are needed".into());
     };
-    let engine = if engine == "fused" { EngineKind::Fused } else { EngineKind::Reference };
+    let (kind, package) = match engine.as_str() {
+        "fused" => (EngineKind::Fused, None),
+        "reference" => (EngineKind::Reference, None),
+        package => (EngineKind::Aot, Some(package.into())),
+    };
     let dtype = if dtype == "bf16" { Dtype::Bf16 } else { Dtype::Fp32 };
     curate_train::device::set_threads(threads);
-    let gpt2 = preset("gpt2-124m")?.options(vocab, seq_len, 1 << 40).model;
-    let config = ModelConfig {
+    let mut options = preset("gpt2-124m")?.options(vocab, seq_len, 1 << 40);
+    let gpt2 = options.model.clone();
+    options.model = ModelConfig {
         layers,
         channels,
         heads,
@@ -40,7 +45,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         mlp_hidden: default_mlp_hidden(gpt2.mlp, channels),
         ..gpt2
     };
-    let model = Model::new(&config, dtype, Device::Cpu, 1)?;
+    let numerics = &mut options.numerics;
+    (numerics.engine, numerics.aot, numerics.dtype, numerics.micro_batch) = (kind, package, dtype, rows);
+    let model = Model::new(&options.model, dtype, Device::Cpu, 1)?;
     let (rows, seq_len, steps) = (rows as usize, seq_len as usize, steps as usize);
     let mut rng = Rng::new(1, "tokens");
     // Squares of squares of uniform numbers favour small ids, so that there is something to learn.
@@ -57,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         std::fs::write(file, tokens.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>())?;
         return Ok(());
     }
-    let mut engine = engine::new(engine, &model, false)?;
+    let mut engine = engine::of_run(&options, &model)?;
     let mut adamw = AdamW::new(AdamWOptions::default(), model.parameters())?;
     for step in tokens.chunks_exact(rows * (seq_len + 1)) {
         let ids = |shift: usize| {

@@ -47,6 +47,9 @@ pub struct State {
     pub samples: u64,
     /// Targets trained on since the start.
     pub targets: u64,
+    /// The same by source, where a run has counted them from its beginning; see [`crate::sources`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub source_targets: BTreeMap<String, u64>,
     /// Seconds of training so far.
     pub seconds: f64,
     /// What the guard has seen.

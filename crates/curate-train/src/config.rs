@@ -6,6 +6,7 @@ use curate_shards::TokenizerInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::aot::no_package;
 use crate::engine::EngineKind;
 use crate::fused::Products;
 use crate::guard::GuardOptions;
@@ -233,6 +234,9 @@ pub struct NumericOptions {
     /// How gradients are computed.
     #[serde(default)]
     pub engine: EngineKind,
+    /// The package that [`EngineKind::Aot`] calls.
+    #[serde(default)]
+    pub aot: Option<PathBuf>,
     /// Whether each block is run again for its backward pass instead of keeping its activations.
     #[serde(default)]
     pub recompute: bool,
@@ -349,6 +353,9 @@ impl TrainOptions {
         within("--beta2", self.optimizer.beta2, 0.0, 0.999_999)?;
         within("--weight-decay", self.optimizer.weight_decay, 0.0, 10.0)?;
         within("--clip", self.optimizer.clip, 0.0, f64::MAX)?;
+        if self.numerics.engine == EngineKind::Aot {
+            self.check_aot()?;
+        }
         let (patience, cadence) = (self.cadence.patience, &self.cadence);
         if patience > 0 && cadence.eval_every == 0 {
             return Err(Error::option("--patience", "counts evaluations: give --eval-every too"));
@@ -360,6 +367,25 @@ impl TrainOptions {
                 let problem = format!("id {id} is outside the vocabulary of {}", self.model.vocab_size);
                 Err(Error::option("--sample-prompt-ids", problem))
             }
+        }
+    }
+
+    /// What a compiled step cannot do.
+    fn check_aot(&self) -> Result<()> {
+        let NumericOptions { aot, device, recompute, .. } = &self.numerics;
+        if aot.is_none() {
+            return Err(no_package());
+        }
+        if device != "cpu" {
+            let problem =
+                format!("aot runs on the CPU, not on {device}: give --device cpu, or --engine auto");
+            return Err(Error::option("--engine", problem));
+        }
+        match recompute {
+            true => {
+                Err(Error::option("--recompute", "a compiled step has settled what it keeps: leave it out"))
+            }
+            false => Ok(()),
         }
     }
 
@@ -393,13 +419,14 @@ impl TrainOptions {
 
 /// Options that a resumed run may change. Of these only `--spike-sigma` decides what comes out: a run that met a spike
 /// may go on with a guard.
-const RESUME_MAY_CHANGE: [&str; 22] = [
+const RESUME_MAY_CHANGE: [&str; 23] = [
     "--spike-sigma",
     "--device",
     "--threads",
     "--nproc",
     "--micro-batch",
     "--engine",
+    "--aot",
     "--recompute",
     "--cuda-graphs",
     "--deterministic",
@@ -419,8 +446,8 @@ const RESUME_MAY_CHANGE: [&str; 22] = [
 ];
 
 /// Those of them that change rounding.
-const ROUNDING: [&str; 6] =
-    ["--device", "--threads", "--nproc", "--micro-batch", "--engine", "--deterministic"];
+const ROUNDING: [&str; 7] =
+    ["--device", "--threads", "--nproc", "--micro-batch", "--engine", "--aot", "--deterministic"];
 
 /// Names and values of the options, groups opened.
 pub(crate) fn leaves(value: &Value) -> Vec<(String, String)> {
@@ -659,6 +686,7 @@ impl Preset {
                 nproc: 1,
                 micro_batch: 0,
                 engine: EngineKind::Reference,
+                aot: None,
                 recompute: false,
                 cuda_graphs: CudaGraphs::Auto,
                 deterministic: false,

@@ -13,6 +13,7 @@ use curate_shards::{BatchPlan, Row, Run, ShardSet, Split, View};
 
 use crate::config::{DataOptions, DocMask};
 use crate::model::IGNORE;
+use crate::sources::Sources;
 use crate::{Error, Result};
 
 /// Tokens that wait at most, at 16 bytes each: 32 MB.
@@ -41,6 +42,8 @@ pub struct Batch {
     /// First input of each document that sees itself alone, for every row, ascending from 0; no rows at all if inputs
     /// see all before them in their row.
     pub starts: Vec<Vec<u32>>,
+    /// How many of the targets that count are of each source, in the order of [`Sources::names`].
+    pub source_targets: Vec<u64>,
 }
 
 impl Batch {
@@ -99,9 +102,10 @@ impl Loader {
         let (sender, receiver) = sync_channel(ahead);
         let (used_sender, used) = channel();
         let (shards, split, mask) = (Arc::clone(shards), options.split.clone(), options.doc_mask);
+        let sources = Sources::of(&shards, &view, &split);
         let read = move || {
             let mut reader = match shards.split(&split) {
-                Ok(split) => Reader::new(&view, split, &plan, (rows, ahead), mask),
+                Ok(split) => Reader::new(&view, split, &plan, (rows, ahead), mask, sources),
                 Err(error) => return drop(sender.send(Err(error.into()))),
             };
             for step in first..end {
@@ -125,8 +129,9 @@ impl Loader {
 
     /// Gives a batch back that was trained on: its memory serves a later one.
     pub fn give_back(&mut self, batch: Batch) {
-        // The thread may have read its last batch already.
-        let _ = self.used.as_ref().map(|used| used.send(batch));
+        if let Some(used) = &self.used {
+            let _ = used.send(batch); // the thread may have read its last batch already
+        }
     }
 }
 
@@ -158,6 +163,7 @@ struct Reader<'a> {
     /// The own rows of each step.
     rows: Range<u32>,
     mask: DocMask,
+    sources: Sources,
     /// Steps between asking the disk for rows and reading them.
     ahead: u64,
     numbers: Vec<u64>,
@@ -172,10 +178,11 @@ impl<'a> Reader<'a> {
         plan: &'a BatchPlan,
         (rows, ahead): (Range<u32>, usize),
         mask: DocMask,
+        sources: Sources,
     ) -> Reader<'a> {
         split.expect_random_reads();
         let (row, disk) = (Row::new(view.seq_len()), Disk::default());
-        Reader { view, split, plan, rows, mask, ahead: ahead as u64, numbers: Vec::new(), row, disk }
+        Reader { view, split, plan, rows, mask, sources, ahead: ahead as u64, numbers: Vec::new(), row, disk }
     }
 
     /// The numbers of the own rows of a step.
@@ -196,6 +203,8 @@ impl<'a> Reader<'a> {
         batch.targets.clear();
         batch.row_numbers.clear();
         batch.starts.clear();
+        batch.source_targets.clear();
+        batch.source_targets.resize(self.sources.names().len(), 0);
         batch.inputs.reserve_exact(self.rows.len() * seq_len);
         batch.targets.reserve_exact(self.rows.len() * seq_len);
         self.numbers.clear();
@@ -222,6 +231,8 @@ impl<'a> Reader<'a> {
                 }
                 document_ended = mask == DocMask::Attention && reaches_the_end(self.split, run)?;
             }
+            let place = (self.view, self.split);
+            self.sources.count(place, number, row, targets, &mut batch.source_targets)?;
             if mask == DocMask::Attention {
                 starts.dedup(); // of a document only its end may be in the row
                 starts.retain(|&start| (start as usize) < seq_len);

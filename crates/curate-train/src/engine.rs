@@ -1,11 +1,13 @@
 //! Engines: how the gradients of a batch are computed and applied.
 //!
 //! [`Reference`] is slow, obvious and runs anywhere; [`Fused`] is the same mathematics written out for speed. Tests hold
-//! both against an fp64 model, tensor by tensor.
+//! both against an fp64 model, tensor by tensor. [`Aot`] calls machine code that TorchInductor has made of the step, and is
+//! held against [`Reference`].
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
+use crate::aot::{self, Aot};
 use crate::config::TrainOptions;
 use crate::cuda::{self, FusedCuda};
 use crate::data::Batch;
@@ -24,6 +26,8 @@ pub enum EngineKind {
     Reference,
     /// The backward pass written out, for a CPU or a GPU.
     Fused,
+    /// A package of the compiled step, for a CPU.
+    Aot,
 }
 
 impl EngineKind {
@@ -72,15 +76,20 @@ pub fn of_run(options: &TrainOptions, model: &Model) -> Result<Box<dyn Engine>> 
         EngineKind::Fused if model.device().is_cuda() => {
             Ok(Box::new(FusedCuda::new(model, cuda::Options::of_run(options))?))
         }
+        EngineKind::Aot => Ok(Box::new(Aot::of_run(model, options)?)),
         kind => new(kind, model, numerics.recompute),
     }
 }
 
 /// Makes an engine for a model whose weights are in place.
+///
+/// # Errors
+/// [`Error::Option`] for [`EngineKind::Aot`], which needs the options of a run.
 pub fn new(kind: EngineKind, model: &Model, recompute: bool) -> Result<Box<dyn Engine>> {
     Ok(match kind {
         EngineKind::Reference => Box::new(Reference { gradients: Vec::new(), recompute }),
         EngineKind::Fused => Box::new(Fused::new(model, recompute)?),
+        EngineKind::Aot => return Err(aot::no_package()),
     })
 }
 
@@ -136,5 +145,24 @@ impl Engine for Fused {
 
     fn masks_documents(&self) -> bool {
         true
+    }
+}
+
+impl Engine for Aot {
+    fn loss(&mut self, _: &Model, batch: &Batch, _: u32) -> Result<f64> {
+        Aot::loss(self, batch)
+    }
+
+    fn gradients(&self) -> Vec<Tensor> {
+        Aot::gradients(self)
+    }
+
+    fn step(&mut self, _: &Model, adamw: &mut AdamW, lr: f64, scale: f64) -> Result<()> {
+        Aot::step(self, adamw, lr, scale);
+        Ok(())
+    }
+
+    fn refresh(&mut self, _: &[usize]) -> Result<()> {
+        Ok(()) // the package is given the model's weights at every call
     }
 }

@@ -21,6 +21,9 @@ pub enum Error {
     /// The fused engine cannot run on this GPU.
     #[error("the fused engine cannot run on this GPU: {problem}")]
     FusedCuda { problem: String },
+    /// A package of the compiled step is not one for this run.
+    #[error("{path}: {problem}", path = .path.display())]
+    Package { path: PathBuf, problem: String },
     /// A file or directory could not be read or written.
     #[error("{path}: {error}", path = .path.display())]
     Io { path: PathBuf, error: std::io::Error },
@@ -133,6 +136,10 @@ impl Error {
             ),
             Error::Ids { .. } => Some("call `curate embed`, and look above for what ended it".into()),
             Error::Shim(curate_shim::Error::Cuda { .. }) | Error::FusedCuda { .. } => Some(fused_cuda_hint(&self.to_string())),
+            Error::Package { path, .. } => Some(format!(
+                "make it for this run: python3 python/export_step.py RUN/config.json -o {}; or use another --engine",
+                path.display()
+            )),
             Error::Device { device, .. } if device.starts_with("cuda") => Some(
                 "use --device cpu, or make a libtorch that can use the GPU: python3 tools/bootstrap.py --cuda".into(),
             ),

@@ -23,7 +23,8 @@ use crate::kernels::{
     self, Element, Norm, NormGradients, elements, elements_mut, floats, floats_mut, in_parallel,
 };
 use crate::model::{IGNORE, Model};
-use crate::optim::{AdamW, Moments};
+use crate::optim::AdamW;
+use crate::slots::{self, BlockNames, Names, Pair, Slot};
 use crate::{Error, Result};
 
 /// Bytes of logits that exist at once, unless said otherwise. A piece of the head's backward pass goes over all gradients
@@ -33,9 +34,6 @@ const LOGITS_BYTES: usize = 1 << 27;
 /// Rows that a thread works on at once. Sums over rows are those of such parts, added in their order, so that they do
 /// not depend on the number of threads.
 const PART: usize = 64;
-
-/// Elements of a pass over weights that a thread works on at once: its arrays stay in the cache of a core.
-const PIECE: usize = 1 << 16;
 
 /// Whose matrix products are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -98,52 +96,6 @@ pub struct Fused {
     starts: Vec<Vec<u32>>,
 }
 
-/// A parameter and what belongs to it.
-#[derive(Debug)]
-struct Slot {
-    /// The fp32 weight: another handle on the model's tensor, cut from autograd.
-    weight: Tensor,
-    /// The weight as bf16, if that is what is computed with.
-    shadow: Option<Tensor>,
-    grad: Tensor,
-    decays: bool,
-}
-
-impl Slot {
-    /// The weight in the kind that is computed with.
-    fn value(&self) -> &Tensor {
-        self.shadow.as_ref().unwrap_or(&self.weight)
-    }
-}
-
-/// Where the parameters of each part are in the list.
-#[derive(Debug)]
-struct Names {
-    embedding: usize,
-    position: Option<usize>,
-    blocks: Vec<BlockNames>,
-    norm: Pair,
-    head: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct BlockNames {
-    norm1: Pair,
-    qkv: Pair,
-    qk_norm: Option<[Pair; 2]>,
-    out: Pair,
-    norm2: Pair,
-    up: Pair,
-    down: Pair,
-}
-
-/// A weight and its bias.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    weight: usize,
-    bias: Option<usize>,
-}
-
 /// The residual stream, with what is still to be added to it.
 #[derive(Debug)]
 struct Stream {
@@ -202,19 +154,11 @@ impl Fused {
             return Err(Error::Option { flag: "--engine", problem });
         }
         let kind = if model.dtype_name() == "bf16" { Kind::BFloat16 } else { Kind::Float };
-        let slot = |p: &crate::model::Parameter| {
-            let weight = p.tensor.f_detach()?;
-            let shadow = match kind {
-                Kind::BFloat16 => Some(weight.f_to_kind(kind)?),
-                _ => None,
-            };
-            Ok(Slot { grad: weight.f_zeros_like()?, weight, shadow, decays: p.decays })
-        };
         Ok(Fused {
             config: model.config().clone(),
             kind,
             products: Products::of_this_machine(kind),
-            slots: model.parameters().iter().map(slot).collect::<Result<_>>()?,
+            slots: Slot::all_of(model, kind)?,
             names: Names::of(model),
             rotation: model.rotation().map(|(cos, sin)| (cos.shallow_clone(), sin.shallow_clone())),
             zeros: vec![0.0; 2 * model.config().mlp_hidden as usize],
@@ -275,36 +219,7 @@ impl Fused {
 
     /// One AdamW update with the gradients of the last batch times `scale`, of the parameters that have moments.
     pub fn step(&mut self, adamw: &mut AdamW, lr: f64, scale: f64) -> Result<()> {
-        let _no_grad = tch::no_grad_guard();
-        let (numbers, moments) = adamw.begin_update(lr, scale);
-        struct Work<'a> {
-            w: &'a mut [f32],
-            g: &'a [f32],
-            m: &'a mut [f32],
-            v: &'a mut [f32],
-            shadow: Option<&'a mut [bf16]>,
-            decays: bool,
-        }
-        let mut work = Vec::new();
-        let mut elements = 0;
-        for (slot, Moments { first, second }) in self.slots.iter_mut().zip(moments) {
-            if first.numel() == 0 {
-                continue; // another optimiser's
-            }
-            let Slot { weight, shadow, grad, decays } = slot;
-            elements += weight.numel();
-            let mut halves = shadow.as_mut().map(|shadow| elements_mut(shadow).chunks_mut(PIECE));
-            let pieces = floats_mut(weight).chunks_mut(PIECE).zip(floats(grad).chunks(PIECE));
-            let moments = floats_mut(first).chunks_mut(PIECE).zip(floats_mut(second).chunks_mut(PIECE));
-            for ((w, g), (m, v)) in pieces.zip(moments) {
-                let shadow = halves.as_mut().and_then(Iterator::next);
-                work.push(Work { w, g, m, v, shadow, decays: *decays });
-            }
-        }
-        in_parallel(work, elements, |piece| {
-            let Work { w, g, m, v, shadow, decays } = piece;
-            kernels::adamw(w, g, m, v, shadow, numbers(decays));
-        });
+        slots::update(&mut self.slots, adamw, lr, scale);
         Ok(())
     }
 
@@ -453,7 +368,9 @@ impl Fused {
             Products::Libtorch => drop(dy.f_tr()?.f_mm_out(out, x)?),
         }
         if let Some(low) = low {
-            let pieces = floats_mut(&mut slot.grad).chunks_mut(PIECE).zip(elements::<E>(&low).chunks(PIECE));
+            let pieces = floats_mut(&mut slot.grad)
+                .chunks_mut(slots::PIECE)
+                .zip(elements::<E>(&low).chunks(slots::PIECE));
             in_parallel(pieces.collect(), low.numel(), |(sums, new)| kernels::accumulate(sums, new, replace));
         }
         match self.products {
@@ -806,32 +723,4 @@ impl Fused {
 
 fn empty(size: &[i64], kind: Kind) -> Result<Tensor> {
     Ok(Tensor::f_empty(size, (kind, Device::Cpu))?)
-}
-
-impl Names {
-    fn of(model: &Model) -> Names {
-        let find = |name: &str| model.parameters().iter().position(|p| p.name == name);
-        let one = |name: &str| find(name).expect("every model has it");
-        let pair =
-            |name: &str| Pair { weight: one(&format!("{name}.weight")), bias: find(&format!("{name}.bias")) };
-        let block = |layer: u32| {
-            let part = |part: &str| pair(&format!("layers.{layer}.{part}"));
-            BlockNames {
-                norm1: part("norm1"),
-                qkv: part("attention.qkv"),
-                qk_norm: model.config().qk_norm.then(|| [part("attention.q_norm"), part("attention.k_norm")]),
-                out: part("attention.out"),
-                norm2: part("norm2"),
-                up: part("mlp.up"),
-                down: part("mlp.down"),
-            }
-        };
-        Names {
-            embedding: one("embedding.weight"),
-            position: find("position.weight"),
-            blocks: (0..model.config().layers).map(block).collect(),
-            norm: pair("norm"),
-            head: find("head.weight").unwrap_or_else(|| one("embedding.weight")),
-        }
-    }
 }

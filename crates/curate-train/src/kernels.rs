@@ -221,6 +221,27 @@ fn lane_sum(length: usize, f: impl Fn(usize) -> f32) -> f32 {
     total
 }
 
+for_each_machine! {
+    /// Sum of the squares in fp64.
+    fn square_sum(x: &[f32]) -> f64 {
+        let mut sums = [0f64; LANES];
+        let mut pieces = x.chunks_exact(LANES);
+        for piece in &mut pieces {
+            for (sum, &x) in sums.iter_mut().zip(piece) {
+                *sum += f64::from(x) * f64::from(x);
+            }
+        }
+        let mut total = 0.0;
+        for sum in sums {
+            total += sum;
+        }
+        for &x in pieces.remainder() {
+            total += f64::from(x) * f64::from(x);
+        }
+        total
+    }
+}
+
 /// Normalises a row: LayerNorm if `centred`, else RMSNorm. Returns (mean, 1 / deviation), the mean of RMSNorm being 0.
 #[inline(always)]
 fn norm_row<E: Element>(x: &[f32], norm: Norm<'_>, out: &mut [E]) -> [f32; 2] {
@@ -571,6 +592,15 @@ mod tests {
                 let expected = 0.5 * (p - f64::from(u8::from(i == target)));
                 prop_assert!((f64::from(gradient) - expected).abs() < 1e-6);
             }
+        }
+
+        #[test]
+        fn square_sums_are_the_same_on_every_machine(length in 0usize..100, seed: u64) {
+            let x = Rng::new(seed, "squares").normal(length, 2.0);
+            let sum = square_sum(&x);
+            prop_assert_eq!(sum, square_sum::on_any_machine(&x));
+            let expected: f64 = x.iter().map(|&x| f64::from(x).powi(2)).sum();
+            prop_assert!((sum - expected).abs() <= 1e-13 * expected);
         }
 
         #[test]

@@ -5,8 +5,9 @@
 //!     └ documents ─▶ windows ─▶ Model ─▶ nats per token, perplexity, bits per byte
 //! token ids of documents ─▶ windows ─▶ Model ─▶ mean of the final hidden state
 //! ```
-//! Two engines compute gradients ([`engine`]): *reference*, plain tensor operations under autograd, on CPU and CUDA, and
-//! *fused*, a backward pass of our own for the CPU ([`fused`]) and for CUDA ([`cuda`]). The trainer knows token ids only; text and tokenizers are elsewhere. Everything that a resumed run needs is one value, [`checkpoint::State`] and the
+//! Engines compute gradients ([`engine`]): *reference*, plain tensor operations under autograd, on CPU and CUDA, and
+//! *fused*, a backward pass of our own for the CPU ([`fused`]) and for CUDA ([`cuda`]); a third calls a step that TorchInductor has
+//! compiled ([`aot`]). The trainer knows token ids only; text and tokenizers are elsewhere. Everything that a resumed run needs is one value, [`checkpoint::State`] and the
 //! tensors beside it, and on a CPU the continued run equals the uninterrupted one bit for bit.
 //!
 //! All tensor work happens on the thread that calls, and another thread hands over plain token buffers; only [`embed`] has
@@ -23,6 +24,8 @@ pub mod embed;
 mod error;
 pub mod engine;
 pub mod eval;
+pub mod aot;
+mod slots;
 pub mod fused;
 pub mod cuda;
 pub mod generate;
@@ -41,6 +44,7 @@ mod recompute;
 pub mod rng;
 pub mod saver;
 pub mod scaling;
+pub mod sources;
 pub mod schedule;
 pub mod settings;
 pub mod tensorboard;

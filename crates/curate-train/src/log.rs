@@ -90,6 +90,12 @@ impl Log {
                         ("speed/peak_memory_bytes", step.peak_memory_bytes as f64),
                     ];
                     values.extend(step.mfu.map(|mfu| ("speed/mfu", mfu)));
+                    let on_gpu = step.cuda_peak_bytes;
+                    values.extend(on_gpu.map(|bytes| ("speed/cuda_peak_bytes", bytes as f64)));
+                    let sources = step.source_targets.iter();
+                    let sources: Vec<(String, f64)> =
+                        sources.map(|(name, count)| (format!("sources/{name}"), *count as f64)).collect();
+                    values.extend(sources.iter().map(|(name, count)| (name.as_str(), *count)));
                     events.scalars(step.step, &values)?;
                 }
                 Record::Eval(eval) => {

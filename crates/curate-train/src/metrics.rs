@@ -7,6 +7,7 @@
 
 use std::ffi::{CStr, c_char, c_int};
 
+use curate_shim::cuda::{Cuda, Memory};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -105,6 +106,15 @@ pub fn peak_memory_bytes() -> u64 {
     u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024
 }
 
+/// Memory of torch's allocator on a CUDA device; `None` on a CPU, and where the program was built without CUDA's headers.
+/// The allocator keeps these numbers on the host: nothing waits for the device. Not run on a GPU so far.
+pub fn cuda_memory(device: Device) -> Option<Memory> {
+    match device {
+        Device::Cuda(index) => Cuda::get().ok()?.memory(i32::try_from(index).ok()?).ok(),
+        _ => None,
+    }
+}
+
 /// Sums over the steps of one call.
 #[derive(Clone, Debug, Default)]
 pub struct Meter {
@@ -135,6 +145,9 @@ pub struct Speed {
     pub mfu: Option<f64>,
     /// Largest memory of the process on the host.
     pub peak_memory_bytes: u64,
+    /// Most that tensors have held of the GPU at once, on CUDA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda_peak_bytes: Option<u64>,
 }
 
 impl Meter {
@@ -165,6 +178,7 @@ impl Meter {
             mfu: peak.as_ref().map(|peak| teraflop_per_s / peak.tflops),
             peak,
             peak_memory_bytes: peak_memory_bytes(),
+            cuda_peak_bytes: None,
         })
     }
 }

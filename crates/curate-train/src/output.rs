@@ -1,5 +1,6 @@
 //! The one place that writes to the terminal: messages, errors, progress and tables, all on stderr.
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -194,9 +195,12 @@ pub(crate) fn speed(speed: &Speed) {
         }
         _ => String::new(),
     };
+    let on_gpu = speed
+        .cuda_peak_bytes
+        .map_or(String::new(), |bytes| format!(", {} MB of the GPU's", thousands(bytes / 1_000_000)));
     line(&format!(
         "speed: {} tokens/s over {} steps after {} of warm-up, {:.4} TFLOP/s ({}){share}; {:.2} % of it waiting for \
-         data; {} MB of memory at most",
+         data; {} MB of memory at most{on_gpu}",
         thousands(speed.tokens_per_s.round() as u64),
         thousands(speed.steps),
         speed.warm_up_steps,
@@ -205,6 +209,19 @@ pub(crate) fn speed(speed: &Speed) {
         100.0 * speed.data_wait_share,
         thousands(speed.peak_memory_bytes / 1_000_000),
     ));
+}
+
+/// Prints how much of each source a run has seen.
+pub(crate) fn sources(targets: &BTreeMap<String, u64>) {
+    let all: u64 = targets.values().sum();
+    let mut sources: Vec<_> = targets.iter().collect();
+    sources.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let source = |(name, count): (&String, &u64)| {
+        let name = if name.is_empty() { "(no domain)" } else { name };
+        format!("{name} {} ({:.1} %)", thousands(*count), 100.0 * *count as f64 / all.max(1) as f64)
+    };
+    let sources: Vec<String> = sources.into_iter().map(source).collect();
+    line(&format!("targets by source: {}", sources.join(", ")));
 }
 
 fn score_header() -> &'static str {

@@ -1,5 +1,6 @@
 //! The training loop, and everything it keeps between steps.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -20,12 +21,13 @@ use crate::eval::{EvalOptions, Evaluation, evaluate};
 use crate::generate::{Generator, Sampling};
 use crate::guard::{self, Cause, Guard, Suspect};
 use crate::log::Log;
-use crate::metrics::{Meter, Peak, Speed, peak_memory_bytes};
+use crate::metrics::{Meter, Peak, Speed, cuda_memory, peak_memory_bytes};
 use crate::model::{Model, Segments};
 use crate::muon::{Muon, OptimizerKind, is_hidden_matrix};
 use crate::optim::{self, AdamW};
 use crate::rng::Rng;
 use crate::saver::Saver;
+use crate::sources::Sources;
 use crate::{Error, Result, recompute, settings};
 
 /// One line of `log.jsonl`.
@@ -88,6 +90,15 @@ pub struct StepRecord {
     /// Largest memory of the process on the host so far.
     #[serde(default)]
     pub peak_memory_bytes: u64,
+    /// On CUDA: what tensors hold of the GPU after this update, of this process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda_allocated_bytes: Option<u64>,
+    /// On CUDA: the most they have held at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda_peak_bytes: Option<u64>,
+    /// `targets` by source, if there are several and the run has counted them from its beginning ([`crate::sources`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub source_targets: BTreeMap<String, u64>,
 }
 
 /// An update that was not made.
@@ -186,6 +197,8 @@ pub struct Trainer {
     step: u64,
     samples: u64,
     targets: u64,
+    sources: Sources,
+    source_targets: BTreeMap<String, u64>,
     seconds: f64,
     /// No step begins after this moment.
     stop_at: Option<Instant>,
@@ -258,6 +271,14 @@ impl Trainer {
         let State { step, samples, targets, seconds, .. } = from.state;
         (self.step, self.samples, self.targets, self.seconds) = (step, samples, targets, seconds);
         self.guard = from.state.guard.clone();
+        // A checkpoint of an earlier version did not count them: half a count would say something else than its name.
+        let counted = &from.state.source_targets;
+        if self.sources.names().is_empty() || (counted.is_empty() && self.targets > 0) {
+            self.sources = Sources::default();
+            self.source_targets.clear();
+        } else if self.targets > 0 {
+            self.source_targets.clone_from(counted);
+        }
         Ok(())
     }
 
@@ -289,6 +310,8 @@ impl Trainer {
             }
         };
         let view = shards.view(&options.data.split, options.data.seq_len)?;
+        let sources = Sources::of(&shards, &view, &options.data.split);
+        let source_targets = sources.names().iter().map(|name| (name.clone(), 0)).collect();
         let peak = Peak::of(options.cadence.peak_tflops, model.device(), options.numerics.dtype);
         Ok(Trainer {
             run,
@@ -305,6 +328,8 @@ impl Trainer {
             step: 0,
             samples: 0,
             targets: 0,
+            sources,
+            source_targets,
             seconds: 0.0,
             stop_at: None,
             group: Group::default(),
@@ -322,6 +347,11 @@ impl Trainer {
         self.stop_at = moment;
     }
 
+    /// Targets trained on by source, if there are several.
+    pub fn source_targets(&self) -> &BTreeMap<String, u64> {
+        &self.source_targets
+    }
+
     /// Updates made.
     pub fn step(&self) -> u64 {
         self.step
@@ -336,7 +366,8 @@ impl Trainer {
     pub fn speed(&self) -> Option<Speed> {
         let options = &self.run.options;
         let flop_per_token = options.model.flop_per_token(options.data.seq_len);
-        self.meter.speed(options.tokens_per_step() as f64, flop_per_token, self.peak.clone())
+        let speed = self.meter.speed(options.tokens_per_step() as f64, flop_per_token, self.peak.clone())?;
+        Some(Speed { cuda_peak_bytes: cuda_memory(self.model.device()).map(|memory| memory.peak), ..speed })
     }
 
     /// Trains to the end of the schedule, or until update `stop_after` is done, or until `interrupted` is set.
@@ -417,11 +448,13 @@ impl Trainer {
             self.step += 1;
             self.samples += u64::from(options.data.batch_size);
             self.targets += targets;
+            self.count_sources(&batch)?;
             loader.give_back(batch);
             let seconds = started.elapsed().as_secs_f64();
             self.seconds += seconds;
             self.meter.add(seconds, data_wait_s);
             let teraflop_per_s = flop_per_step * 1e-12 / seconds;
+            let on_gpu = cuda_memory(self.model.device());
             let record = StepRecord {
                 step: self.step,
                 loss_nats,
@@ -435,6 +468,9 @@ impl Trainer {
                 teraflop_per_s,
                 mfu: self.peak.as_ref().map(|peak| teraflop_per_s / peak.tflops),
                 peak_memory_bytes: peak_memory_bytes(),
+                cuda_allocated_bytes: on_gpu.map(|memory| memory.current),
+                cuda_peak_bytes: on_gpu.map(|memory| memory.peak),
+                source_targets: self.source_targets.clone(),
             };
             log.append(&Record::Step(record.clone()))?;
             monitor.step(&record);
@@ -470,6 +506,18 @@ impl Trainer {
             log.draw()?;
         }
         Ok(Ending::Finished(evaluation.map(Box::new)))
+    }
+
+    /// Adds the targets of a batch, which is this process's share of a step, to those of their sources.
+    fn count_sources(&mut self, batch: &Batch) -> Result<()> {
+        let names = self.sources.names();
+        if names.is_empty() {
+            return Ok(());
+        }
+        for (name, targets) in names.iter().zip(self.group.sum_counts(&batch.source_targets)?) {
+            *self.source_targets.entry(name.clone()).or_default() += targets;
+        }
+        Ok(())
     }
 
     /// Clips the engine's gradients, whose norm is `grad_norm`, and applies them.
@@ -545,6 +593,7 @@ impl Trainer {
             step: self.step,
             samples: self.samples,
             targets: self.targets,
+            source_targets: self.source_targets.clone(),
             seconds: self.seconds,
             guard: self.guard.clone(),
             run: self.run.clone(),

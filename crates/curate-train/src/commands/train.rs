@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use curate_shards::{ShardSet, View};
+use curate_train::aot;
 use curate_train::checkpoint::{self, Checkpoint};
 use curate_train::config::{
     CudaGraphs, DocMask, Dtype, Mlp, Norm, PRESETS, Position, RunConfig, TrainOptions, default_micro_batch,
@@ -35,6 +36,9 @@ Examples:
   curate train shards --preset llama-tiny --layers 6 --lr 1e-3 --eval-every 100 -o run
   curate train shards --optimizer muon --sample-every 500 --sample-prompt 'The old man' -o run
   curate train --config run/settings.toml --seed 2 -o other  (the same run with another seed)
+  curate train shards --stop-after 0 -o run                  (writes run/config.json, for …)
+  python3 python/export_step.py run/config.json -o step.pt2  (… a step compiled by torch 2.11.0, and)
+  curate train -o run --resume --aot step.pt2                (training with it)
 
 The run directory holds step-*/ (checkpoints), log.jsonl (every step), curve.svg, tensorboard/, settings.toml, \
 config.json, speed.json (tokens/s after 5 steps of warm-up) and eval-val.json. Memory is about 16 bytes a parameter \
@@ -187,11 +191,16 @@ pub(crate) struct TrainArgs {
     /// Arithmetic of the model: fp32 or bf16; weights, moments and loss stay fp32 [default: fp32]
     #[arg(long, value_name = "NAME", help_heading = "Machine", value_parser = word::<Dtype>)]
     dtype: Option<Dtype>,
-    /// How gradients are computed: auto, reference (autograd) or fused (a backward pass of our own). On a GPU fused is
-    /// first compared with reference: if they differ, it ends with an error, and auto takes reference [default: auto,
-    /// which is fused if it works]
+    /// How gradients are computed: auto, reference (autograd), fused (a backward pass of our own) or aot (see --aot). On a
+    /// GPU fused is first compared with reference: if they differ, it ends with an error, and auto takes reference
+    /// [default: auto, which is fused if it works]
     #[arg(long, value_name = "NAME", help_heading = "Machine", value_parser = engine_choice)]
     engine: Option<EngineChoice>,
+    /// Take gradients from a training step that python/export_step.py has compiled for this model, arithmetic, micro-batch
+    /// and length of rows, on a processor like this one. It stands for --engine aot; another --engine leaves the package
+    /// alone. CPU only, and without --doc-mask attention
+    #[arg(long, value_name = "FILE.pt2", help_heading = "Machine")]
+    aot: Option<PathBuf>,
     /// Run each block again for its backward pass instead of keeping its activations: less memory, a third more work
     /// [default: false]
     #[arg(long, value_name = "true|false", help_heading = "Machine")]
@@ -268,6 +277,23 @@ enum EngineChoice {
 
 fn engine_choice(text: &str) -> std::result::Result<EngineChoice, String> {
     if text == "auto" { Ok(EngineChoice::Auto) } else { word(text).map(EngineChoice::This) }
+}
+
+impl TrainArgs {
+    /// The engine that was asked for, in so many words or by its package.
+    fn engine(&self) -> Option<EngineChoice> {
+        self.engine.or(self.aot.is_some().then_some(EngineChoice::This(EngineKind::Aot)))
+    }
+
+    /// The micro-batch that was asked for: the package's, if nothing else is said.
+    fn micro_batch(&self) -> Result<Option<u32>> {
+        match (self.micro_batch, &self.aot, self.engine()) {
+            (None, Some(package), Some(EngineChoice::This(EngineKind::Aot))) => {
+                aot::micro_batch(package).map(Some)
+            }
+            (asked, ..) => Ok(asked),
+        }
+    }
 }
 
 /// Parses a word as the setting that is written so in `config.json`.
@@ -380,6 +406,9 @@ fn report(args: &TrainArgs, quiet: bool, options: &TrainOptions, trainer: &Train
                 ));
             }
         }
+        if !trainer.source_targets().is_empty() {
+            output::sources(trainer.source_targets());
+        }
         if let Some(speed) = trainer.speed() {
             output::speed(&speed);
         }
@@ -423,10 +452,10 @@ fn new_run(args: &TrainArgs, shards: &ShardSet, place: Option<&Place>) -> Result
     apply(args, &mut options);
     let steps = options.schedule.steps;
     options.schedule.warmup = args.warmup.unwrap_or(preset.warmup.min(steps / 10));
-    options.numerics.micro_batch = args.micro_batch.unwrap_or_else(|| default_micro_batch(&options));
+    options.numerics.micro_batch = args.micro_batch()?.unwrap_or_else(|| default_micro_batch(&options));
     options.numerics.micro_batch = options.numerics.micro_batch.min(options.data.batch_size);
     options.check()?;
-    if !matches!(args.engine, Some(EngineChoice::This(_))) {
+    if !matches!(args.engine(), Some(EngineChoice::This(_))) {
         options.numerics.engine = fastest_that_works(&options, device);
     }
     let products = Products::of_run(&options.numerics);
@@ -472,11 +501,11 @@ fn resumed_run(
         options.preset.clone_from(preset);
     }
     set(&mut options.schedule.warmup, args.warmup);
-    set(&mut options.numerics.micro_batch, args.micro_batch);
+    set(&mut options.numerics.micro_batch, args.micro_batch()?);
     if let Some(choice) = args.device {
         let device = device::open(choice)?;
         options.numerics.device = device::name(device);
-        if device != tch::Device::Cpu && !matches!(args.engine, Some(EngineChoice::This(_))) {
+        if device != tch::Device::Cpu && !matches!(args.engine(), Some(EngineChoice::This(_))) {
             options.numerics.engine = fastest_that_works(&options, device);
         }
     }
@@ -581,12 +610,18 @@ fn apply(args: &TrainArgs, options: &mut TrainOptions) {
     set(&mut options.numerics.recompute, args.recompute);
     set(&mut options.numerics.cuda_graphs, args.cuda_graphs);
     set(&mut options.numerics.deterministic, args.deterministic);
-    if let Some(choice) = args.engine {
+    if let Some(package) = &args.aot {
+        options.numerics.aot = Some(absolute(package));
+    }
+    if let Some(choice) = args.engine() {
         options.numerics.engine = match choice {
             EngineChoice::This(engine) => engine,
             EngineChoice::Auto if options.numerics.device == "cpu" => EngineKind::Fused,
             EngineChoice::Auto => EngineKind::Reference,
         };
+    }
+    if options.numerics.engine != EngineKind::Aot {
+        options.numerics.aot = None;
     }
 
     let cadence = &mut options.cadence;

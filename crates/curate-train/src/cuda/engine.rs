@@ -19,6 +19,7 @@ use crate::config::{Mlp, ModelConfig, Norm};
 use crate::data::Batch;
 use crate::model::{IGNORE, Model};
 use crate::optim::{AdamW, Moments};
+use crate::slots::{BlockNames, Names, Pair, Slot};
 use crate::{Error, Result};
 
 /// Logits at most that exist at once: 1 GB of bf16.
@@ -73,52 +74,6 @@ pub(crate) struct Fused<B: Backend> {
     /// Sum of the losses, norm of the gradient: [2] in fp64.
     results: Tensor,
     grad_norm: f64,
-}
-
-/// A parameter and what belongs to it.
-#[derive(Debug)]
-struct Slot {
-    /// The fp32 weight: another handle on the model's tensor, cut from autograd.
-    weight: Tensor,
-    /// The weight as bf16, if that is what is computed with.
-    shadow: Option<Tensor>,
-    grad: Tensor,
-    decays: bool,
-}
-
-impl Slot {
-    /// The weight in the kind that is computed with.
-    fn value(&self) -> &Tensor {
-        self.shadow.as_ref().unwrap_or(&self.weight)
-    }
-}
-
-/// Where the parameters of each part are in the list.
-#[derive(Debug)]
-struct Names {
-    embedding: usize,
-    position: Option<usize>,
-    blocks: Vec<BlockNames>,
-    norm: Pair,
-    head: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct BlockNames {
-    norm1: Pair,
-    qkv: Pair,
-    qk_norm: Option<[Pair; 2]>,
-    out: Pair,
-    norm2: Pair,
-    up: Pair,
-    down: Pair,
-}
-
-/// A weight and its bias.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    weight: usize,
-    bias: Option<usize>,
 }
 
 /// A micro-batch's shape.
@@ -252,15 +207,7 @@ impl<B: Backend> Fused<B> {
         let config = model.config().clone();
         let device = model.device();
         let kind = if model.dtype_name() == "bf16" { Kind::BFloat16 } else { Kind::Float };
-        let slot = |p: &crate::model::Parameter| {
-            let weight = p.tensor.f_detach()?;
-            let shadow = match kind {
-                Kind::BFloat16 => Some(weight.f_to_kind(kind)?),
-                _ => None,
-            };
-            Ok(Slot { grad: weight.f_zeros_like()?, weight, shadow, decays: p.decays })
-        };
-        let slots: Vec<Slot> = model.parameters().iter().map(slot).collect::<Result<_>>()?;
+        let slots = Slot::all_of(model, kind)?;
         let names = Names::of(model);
         let tables = Tables::new(&slots, device)?;
         let parts = Parts::new(&config, &slots, tables.pieces.size()[0], device)?;
@@ -1016,32 +963,4 @@ fn addresses(slots: &[Slot], moments: Option<&[Moments]>) -> Vec<i64> {
         ]
     };
     slots.iter().enumerate().flat_map(row).collect()
-}
-
-impl Names {
-    fn of(model: &Model) -> Names {
-        let find = |name: &str| model.parameters().iter().position(|p| p.name == name);
-        let one = |name: &str| find(name).expect("every model has it");
-        let pair =
-            |name: &str| Pair { weight: one(&format!("{name}.weight")), bias: find(&format!("{name}.bias")) };
-        let block = |layer: u32| {
-            let part = |part: &str| pair(&format!("layers.{layer}.{part}"));
-            BlockNames {
-                norm1: part("norm1"),
-                qkv: part("attention.qkv"),
-                qk_norm: model.config().qk_norm.then(|| [part("attention.q_norm"), part("attention.k_norm")]),
-                out: part("attention.out"),
-                norm2: part("norm2"),
-                up: part("mlp.up"),
-                down: part("mlp.down"),
-            }
-        };
-        Names {
-            embedding: one("embedding.weight"),
-            position: find("position.weight"),
-            blocks: (0..model.config().layers).map(block).collect(),
-            norm: pair("norm"),
-            head: find("head.weight").unwrap_or_else(|| one("embedding.weight")),
-        }
-    }
 }

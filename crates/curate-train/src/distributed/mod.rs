@@ -134,6 +134,16 @@ impl Group {
         Ok(sums)
     }
 
+    /// The sums of these counts over all ranks, exact up to 2^53.
+    pub fn sum_counts(&self, counts: &[u64]) -> Result<Vec<u64>> {
+        if self.world_size() == 1 {
+            return Ok(counts.to_vec());
+        }
+        let tensor = Tensor::f_from_slice(&counts.iter().map(|&count| count as f64).collect::<Vec<_>>())?;
+        self.host.all_reduce_sum(std::slice::from_ref(&tensor))?;
+        Ok(Vec::<f64>::try_from(tensor)?.into_iter().map(|sum| sum as u64).collect())
+    }
+
     /// Whether this holds on any rank: the way to take a decision that all follow.
     pub fn any(&self, holds: bool) -> Result<bool> {
         Ok(self.sum([f64::from(u8::from(holds))])? != [0.0])

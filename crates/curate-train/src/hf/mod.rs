@@ -276,6 +276,7 @@ pub fn write_run(run: &Path, model: &Model, tokenizer: TokenizerInfo, origin: &s
         step: 0,
         samples: 0,
         targets: 0,
+        source_targets: Default::default(),
         seconds: 0.0,
         guard: Default::default(),
         run: config,

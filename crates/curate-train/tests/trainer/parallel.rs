@@ -73,9 +73,12 @@ fn shares_of_a_step_are_the_step() {
                 joined.inputs.extend(&part.inputs);
                 joined.targets.extend(&part.targets);
                 joined.row_numbers.extend(&part.row_numbers);
+                joined.source_targets.resize(part.source_targets.len(), 0);
+                joined.source_targets.iter_mut().zip(&part.source_targets).for_each(|(sum, n)| *sum += n);
                 share.give_back(part); // used again: nothing of it may show
             }
             assert_eq!(step, joined);
+            assert_eq!(step.source_targets.iter().sum::<u64>(), step.num_targets());
             whole.give_back(step);
         }
     }

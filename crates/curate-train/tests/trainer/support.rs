@@ -170,6 +170,8 @@ pub(crate) fn logged(run: &Path) -> Vec<Record> {
             save_wait_s: 0.0,
             teraflop_per_s: 0.0,
             peak_memory_bytes: 0,
+            cuda_allocated_bytes: None,
+            cuda_peak_bytes: None,
             ..record
         }),
         record => record,
@@ -194,6 +196,22 @@ pub(crate) fn values(tensor: &Tensor) -> Vec<f32> {
 /// Runs the program.
 pub(crate) fn curate_train(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_curate-train")).args(arguments).output().unwrap()
+}
+
+/// A Python with torch 2.11.0: `CURATE_TORCH_PYTHON`, else `python3` if it has that. Without one a test says that it is skipped.
+#[allow(clippy::print_stdout)] // a test that is skipped says so
+pub(crate) fn torch_python() -> Option<PathBuf> {
+    let python = std::env::var_os("CURATE_TORCH_PYTHON").unwrap_or_else(|| "python3".into());
+    let script = "import sys, torch; print(sys.executable, torch.__version__.split('+')[0])";
+    // cargo's folders have another libtorch than Python's.
+    let asked = Command::new(&python).env_remove("LD_LIBRARY_PATH").args(["-c", script]).output().ok();
+    let answer = asked.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let found = answer.trim().strip_suffix(RunConfig::LIBTORCH).map(|path| PathBuf::from(path.trim()));
+    if found.is_none() {
+        let name = python.to_string_lossy();
+        println!("skipped: {name} has no torch {} (CURATE_TORCH_PYTHON names another)", RunConfig::LIBTORCH);
+    }
+    found
 }
 
 /// Runs the program, which must succeed, and returns its stdout and stderr.
