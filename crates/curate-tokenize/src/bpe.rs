@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::hint::select_unpredictable;
 
 use foldhash::fast::FixedState;
 
@@ -15,6 +16,10 @@ use crate::TokenId;
 const LIMIT: u32 = 1 << 21;
 const NO_RANK: u32 = u32::MAX;
 const FREE: u64 = u64::MAX;
+/// Pairs that make room for another one, each at its other place, before the table is made larger.
+const MOVES: usize = 500;
+/// Slots of up to this many pairs are near enough, a megabyte of them, to be looked at for every pair of a word.
+const NEAR: usize = 1 << 16;
 /// Tokens of the longest word that the array is used for; one bit each of a word says which are left.
 const SHORT: usize = 64;
 /// Words of more tokens are merged rank by rank, where the order of merges allows it.
@@ -26,13 +31,12 @@ pub(crate) type Merge = (TokenId, TokenId, TokenId);
 /// The merges of a tokenizer.
 #[derive(Debug)]
 pub(crate) struct Merger {
-    /// Open-addressed: left id, right id, rank from the top.
+    /// Left id, right id, rank from the top. A pair lies in one of two places, so that to find it, or that it is not there,
+    /// takes two loads and no branch.
     slots: Vec<u64>,
     shift: u32,
-    /// A bit for each hash of a pair, some sixteen times as many as there are pairs: most pairs of a text have none
-    /// and are refused by what fits into a near cache, without a look at the slots.
-    filter: Vec<u64>,
-    filter_shift: u32,
+    /// Of more pairs than [`NEAR`].
+    filter: Option<Filter>,
     /// Rank by two bytes, for the first round.
     byte_pairs: Vec<u32>,
     /// Rank → id.
@@ -44,6 +48,37 @@ pub(crate) struct Merger {
     is_ordered: bool,
     /// Character → its token, where its bytes are merged first wherever it stands. 0 for none, else id + 1.
     characters: Vec<u32>,
+}
+
+/// A bit for each hash of a pair, some sixteen times as many as there are pairs: most pairs of a text have none and are
+/// refused by what fits into a near cache, without a look at the slots.
+#[derive(Debug)]
+struct Filter {
+    bits: Vec<u64>,
+    shift: u32,
+}
+
+impl Filter {
+    fn new(merges: &[Merge]) -> Self {
+        let bits = (merges.len() * 16).next_power_of_two().ilog2();
+        let mut filter = Self { bits: vec![0; 1 << (bits - 6)], shift: u64::BITS - bits };
+        for &(left, right, _) in merges {
+            let bit = filter.bit(u64::from(left) << 21 | u64::from(right));
+            filter.bits[bit / 64] |= 1 << (bit % 64);
+        }
+        filter
+    }
+
+    #[inline(always)]
+    fn bit(&self, key: u64) -> usize {
+        (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize
+    }
+
+    #[inline(always)]
+    fn may_have(&self, key: u64) -> bool {
+        let bit = self.bit(key);
+        self.bits[bit / 64] >> (bit % 64) & 1 != 0
+    }
 }
 
 /// Memory that a thread keeps between words.
@@ -83,12 +118,11 @@ impl Merger {
         {
             return None;
         }
-        let bits = (merges.len() * 2 + 1).next_power_of_two().ilog2().max(4);
+        let (slots, shift) = Self::table(merges);
         let mut merger = Self {
-            slots: vec![FREE; 1 << bits],
-            shift: u64::BITS - bits,
-            filter: vec![0; 1 << (bits - 3)],
-            filter_shift: u64::BITS - bits - 3,
+            slots,
+            shift,
+            filter: (merges.len() > NEAR).then(|| Filter::new(merges)),
             byte_pairs: vec![NO_RANK; 1 << 16],
             merged: merges.iter().map(|&(_, _, new)| new).collect(),
             first_merged: first_merged(merges),
@@ -96,9 +130,6 @@ impl Merger {
             is_ordered: true,
             characters: Vec::new(),
         };
-        for (rank, &(left, right, _)) in (0..).zip(merges) {
-            merger.insert(left, right, rank);
-        }
         merger.is_ordered = merger.is_ordered(merges);
         for left in 0..=255u8 {
             for right in 0..=255u8 {
@@ -110,6 +141,21 @@ impl Merger {
             merger.characters = merger.whole_characters(merges);
         }
         Some(merger)
+    }
+
+    /// Slots for all pairs, and how far a hash is shifted to be one of their numbers.
+    fn table(merges: &[Merge]) -> (Vec<u64>, u32) {
+        let mut bits = (merges.len() * 2 + 1).next_power_of_two().ilog2().max(4);
+        loop {
+            let (mut slots, shift) = (vec![FREE; 1 << bits], u64::BITS - bits);
+            let mut pairs = (0u64..)
+                .zip(merges)
+                .map(|(rank, &(left, right, _))| u64::from(left) << 42 | u64::from(right) << 21 | rank);
+            if pairs.all(|slot| Self::insert(&mut slots, shift, slot)) {
+                return (slots, shift);
+            }
+            bits += 1;
+        }
     }
 
     fn is_ordered(&self, merges: &[Merge]) -> bool {
@@ -124,43 +170,45 @@ impl Merger {
         })
     }
 
+    /// The two places where a pair may lie.
     #[inline(always)]
-    fn hash(key: u64) -> u64 {
-        key.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    fn places(key: u64, shift: u32) -> [usize; 2] {
+        [0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03].map(|odd| (key.wrapping_mul(odd) >> shift) as usize)
     }
 
-    /// The rank counts that was given last, as in the crate's map.
-    fn insert(&mut self, left: TokenId, right: TokenId, rank: u32) {
-        let key = u64::from(left) << 21 | u64::from(right);
-        let hash = Self::hash(key);
-        let bit = (hash >> self.filter_shift) as usize;
-        self.filter[bit / 64] |= 1 << (bit % 64);
-        let mut at = (hash >> self.shift) as usize;
-        while self.slots[at] != FREE && self.slots[at] >> 21 != key {
-            at = (at + 1) & (self.slots.len() - 1);
+    /// Puts a pair in one of its two places; what lies there moves on to its other one. The rank counts that was given
+    /// last, as in the crate's map. False if after many moves one is left without a place.
+    fn insert(slots: &mut [u64], shift: u32, mut slot: u64) -> bool {
+        let [first, second] = Self::places(slot >> 21, shift);
+        for at in [first, second] {
+            if slots[at] == FREE || slots[at] >> 21 == slot >> 21 {
+                slots[at] = slot;
+                return true;
+            }
         }
-        self.slots[at] = key << 21 | u64::from(rank);
+        let mut at = first;
+        for _ in 0..MOVES {
+            slot = std::mem::replace(&mut slots[at], slot);
+            if slot == FREE {
+                return true;
+            }
+            let [first, second] = Self::places(slot >> 21, shift);
+            at = if at == first { second } else { first };
+        }
+        false
     }
 
     #[inline(always)]
     fn rank(&self, left: TokenId, right: TokenId) -> u32 {
         let key = u64::from(left) << 21 | u64::from(right);
-        let hash = Self::hash(key);
-        let bit = (hash >> self.filter_shift) as usize;
-        if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
+        if let Some(filter) = &self.filter
+            && !filter.may_have(key)
+        {
             return NO_RANK;
         }
-        let mut at = (hash >> self.shift) as usize;
-        loop {
-            let slot = self.slots[at];
-            if slot >> 21 == key {
-                return slot as u32 & (LIMIT - 1);
-            }
-            if slot == FREE {
-                return NO_RANK;
-            }
-            at = (at + 1) & (self.slots.len() - 1);
-        }
+        let [first, second] = Self::places(key, self.shift).map(|at| self.slots[at]);
+        let slot = select_unpredictable(first >> 21 == key, first, second);
+        select_unpredictable(slot >> 21 == key, slot as u32 & (LIMIT - 1), NO_RANK)
     }
 
     #[inline(always)]
