@@ -203,20 +203,25 @@ impl std::fmt::Debug for WordCache {
 }
 
 impl WordCache {
-    /// A cache of about `bytes`, at least 64 KB: half for short words, an eighth for the slots of long ones, the
-    /// rest for the two generations of arenas, of which scripts with many tokens a word need most.
+    /// A cache of about `bytes`, at least 64 KB: a quarter for short words, or half where a fifth of that would be taken
+    /// by the vocabulary; an eighth for the slots of long words; the rest for the two generations of arenas, of which
+    /// scripts with many tokens a word need most.
     ///
     /// # Errors
     /// If the system has no memory left.
     pub(crate) fn new(bytes: usize, seeds: &[Seed]) -> std::io::Result<Self> {
         let slots = |bytes: usize, size: usize| 1usize << (bytes / size).max(64).ilog2();
-        let (short, long) = (slots(bytes / 2, size_of::<Short>()), slots(bytes / 8, size_of::<Long>()));
+        let quarter = slots(bytes / 4, size_of::<Short>());
+        let short = if seeds.len() > quarter / 5 { 2 * quarter } else { quarter };
+        let long = slots(bytes / 8, size_of::<Long>());
+        // A generation has a third of its bytes for words, the rest for ids.
+        let generation = bytes.saturating_sub((short + long) * size_of::<Short>()) / 2;
         let mut cache = Self {
             short: Slots::new(short)?,
             long: Slots::new(long)?,
             arena: Arena {
-                max_bytes: (bytes / 16).clamp(4096, 1 << 30),
-                max_ids: (bytes / 8 / size_of::<TokenId>()).clamp(1024, 1 << 28),
+                max_bytes: (generation / 3).clamp(4096, 1 << 30),
+                max_ids: (generation / 3 * 2 / size_of::<TokenId>()).clamp(1024, 1 << 28),
                 ..Arena::default()
             },
             hasher: FixedState::with_seed(0),
@@ -384,7 +389,7 @@ mod tests {
             // The last hundred words come three times; a large cache knows nearly all that come again.
             let expected = if bytes == 32 << 20 { 10_000 } else { 60 };
             assert!(short_hits >= expected && long_hits >= expected, "{bytes}: {short_hits}, {long_hits}");
-            assert!(cache.arena.bytes.iter().all(|bytes_kept| bytes_kept.len() <= (bytes / 16).max(4096)));
+            assert!(cache.arena.bytes.iter().all(|bytes_kept| bytes_kept.len() <= (bytes / 8).max(4096)));
         }
     }
 
