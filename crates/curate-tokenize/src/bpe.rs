@@ -594,7 +594,7 @@ mod tests {
             let halves = pairs.iter().enumerate().map(|(n, &(left, right))| {
                 (&*bytes[left % (n + 6)], &*bytes[right % (n + 6)])
             });
-            let seams = Seams::new(halves, std::iter::empty());
+            let seams = Seams::new(halves);
             found.clear();
             let mut rest = word.as_bytes();
             while !rest.is_empty() {

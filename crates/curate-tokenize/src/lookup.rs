@@ -21,6 +21,8 @@ pub(crate) struct LookUp {
     merger: Merger,
     /// Words that are one token although merging does not lead there; only of tokenizers that look words up first.
     whole: HashMap<Box<[u8]>, TokenId, FixedState>,
+    /// A bit for each of their lengths; the last is for 63 and all above.
+    whole_lengths: u64,
     /// The short words of the vocabulary, in the order of their hashes.
     seeds: Vec<Seed>,
     /// `None` where it is not known what all tokens stand for.
@@ -71,7 +73,7 @@ impl LookUp {
         };
         let (mut words, others): (Vec<_>, Vec<_>) =
             words.into_iter().partition(|(word, id)| merges_into(word, *id));
-        let seams = seams(merges, words.iter().chain(&others), if ignore_merges { &others } else { &[] });
+        let seams = seams(merges, words.iter().chain(&others));
         let whole = if ignore_merges { others } else { Vec::new() };
         words.extend_from_slice(&whole);
         let short = words.iter().filter(|(word, _)| word.len() <= SHORT_WORD);
@@ -82,7 +84,8 @@ impl LookUp {
             })
             .collect();
         seeds.sort_unstable_by_key(|seed| seed.hash);
-        Self { merger, whole: whole.into_iter().collect(), seeds, seams, instructions }
+        let whole_lengths = whole.iter().fold(0, |lengths, (word, _)| lengths | length_bit(word));
+        Self { merger, whole: whole.into_iter().collect(), whole_lengths, seeds, seams, instructions }
     }
 
     /// An empty memory of about `cache_bytes`.
@@ -196,7 +199,10 @@ impl LookUp {
     ) {
         loop {
             let piece = &word[..end];
-            if end <= SHORT_WORD {
+            if self.whole_lengths & length_bit(piece) != 0 && self.whole.contains_key(piece) {
+                // One token as a word, but not as a part of one.
+                self.merger.merge(piece, &mut state.merging, out);
+            } else if end <= SHORT_WORD {
                 let key = match word.first_chunk() {
                     Some(bytes) => cache::key_within(bytes, end),
                     None => cache::key(piece),
@@ -243,17 +249,17 @@ impl LookUp {
     }
 }
 
-/// Where words can be cut; `whole` are those that cannot.
-fn seams<'w>(
-    merges: &[Merge],
-    words: impl Iterator<Item = &'w (Box<[u8]>, TokenId)>,
-    whole: &[(Box<[u8]>, TokenId)],
-) -> Option<Seams> {
+fn length_bit(word: &[u8]) -> u64 {
+    1 << word.len().min(63)
+}
+
+/// Where words can be cut; `None` if a half of a merge is not among `words`.
+fn seams<'w>(merges: &[Merge], words: impl Iterator<Item = &'w (Box<[u8]>, TokenId)>) -> Option<Seams> {
     let word_of: HashMap<TokenId, &[u8], FixedState> = words.map(|(word, id)| (*id, &**word)).collect();
     let word = |id: TokenId| word_of.get(&id).copied();
     let halves = merges.iter().map(|&(left, right, _)| Some((word(left)?, word(right)?)));
     let halves: Vec<(&[u8], &[u8])> = halves.collect::<Option<_>>()?;
-    Some(Seams::new(halves.into_iter(), whole.iter().map(|(word, _)| &**word)))
+    Some(Seams::new(halves.into_iter()))
 }
 
 /// The key of the word from `start` to `end` and its first slot, for which memory is asked.

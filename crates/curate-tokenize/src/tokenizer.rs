@@ -649,6 +649,10 @@ mod tests {
         qwen["pre_tokenizer"] = sequence(json!([split(pattern, "Isolated"), byte_level(false, false)]));
         let mut ignore_merges = plain.clone();
         ignore_merges["model"]["ignore_merges"] = json!(true);
+        // One token as a word, though no merge leads to it.
+        let unreachable: String = "中".bytes().map(crate::byte_level::spell).collect();
+        let vocab = ignore_merges["model"]["vocab"].as_object_mut().unwrap();
+        vocab.insert(unreachable, json!(vocab.len()));
         let mut prefix_space = plain.clone();
         prefix_space["pre_tokenizer"] = byte_level(true, true);
         let mut digits = plain.clone();
@@ -667,7 +671,10 @@ mod tests {
     fn ids_are_those_of_the_crate_whatever_the_pipeline() {
         for Variant { ours, theirs, is_fast } in &*VARIANTS {
             assert_eq!(ours.is_fast(), *is_fast, "{:?}", theirs.get_pre_tokenizer());
-            for text in [TEXT, "", "cat", "  ", "\u{1100}\u{1161}", &"ab ".repeat(3000), &"猫".repeat(300)] {
+            let pieces = ["中 文中 中文中文中文中", "猫中猫在中猫中子中"].join(" ");
+            let repeated = ["ab ".repeat(3000), "猫".repeat(300), "中".repeat(300)];
+            let [ab, cats, middles] = repeated.each_ref().map(String::as_str);
+            for text in [TEXT, "", "cat", "  ", "\u{1100}\u{1161}", &pieces, ab, cats, middles] {
                 assert_eq!(
                     encode(ours, text),
                     theirs.encode_fast(text, false).unwrap().get_ids(),
