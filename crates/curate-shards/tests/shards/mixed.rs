@@ -220,13 +220,7 @@ fn defects_of_copies_and_mixes_are_found() {
         let files: Vec<_> = good.iter().filter(|(name, _)| name.contains(".T8.")).collect();
         let (name, bytes) = file.get(&files);
         let at = at.index(bytes.len());
-        let mut changed = bytes.clone();
-        match kind {
-            0 => changed[at] ^= change,
-            1 => changed.truncate(at),
-            _ => changed.insert(at, change),
-        }
-        std::fs::write(dir.file(name), &changed).unwrap();
+        std::fs::write(dir.file(name), damage(bytes, at, change, kind)).unwrap();
         let opened = ShardSet::open(dir.path()).and_then(|set| {
             let (split, view) = (set.split("train")?, set.view("train", 8)?);
             let plan = view.plan(3, 1)?;

@@ -49,6 +49,18 @@ impl Drop for TestDir {
     }
 }
 
+/// A file's bytes with one change at `at`: a byte altered by `change`, which is not 0, all from there on cut off, or
+/// `change` put in.
+pub(crate) fn damage(bytes: &[u8], at: usize, change: u8, kind: i32) -> Vec<u8> {
+    let mut changed = bytes.to_vec();
+    match kind {
+        0 => changed[at] ^= change,
+        1 => changed.truncate(at),
+        _ => changed.insert(at, change),
+    }
+    changed
+}
+
 /// A document that owns its parts.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Doc {
