@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 
 use curate_shards::{ShardSet, View};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor};
+use tch::Device;
 
+use crate::Result;
 use crate::data::Batch;
-use crate::model::{IGNORE, Model, Segments};
-use crate::{Error, Result};
+use crate::model::{IGNORE, MicroBatch, Model};
 
 /// Steps that a value is compared with.
 pub const WINDOW: usize = 128;
@@ -184,16 +184,10 @@ pub fn suspects(
 fn losses(model: &Model, batch: &Batch, micro_batch: u32) -> Result<Vec<f32>> {
     let _no_grad = tch::no_grad_guard();
     let mut losses = Vec::with_capacity(batch.targets.len());
-    let mut first_row = 0;
-    for (rows, inputs, targets) in batch.micro_batches(micro_batch as usize) {
-        let shape = [rows as i64, batch.seq_len as i64];
-        let tensor = |ids: &[i64]| {
-            Ok::<_, Error>(Tensor::f_from_slice(ids)?.f_reshape(shape)?.f_to_device(model.device())?)
-        };
-        let segments = Segments::of(batch, first_row, rows, model.device())?;
-        let part = model.token_losses_in(&tensor(inputs)?, &tensor(targets)?, segments.as_ref())?;
+    for piece in MicroBatch::all_of(batch, micro_batch, model.device()) {
+        let MicroBatch { inputs, targets, segments } = piece?;
+        let part = model.token_losses_in(&inputs, &targets, segments.as_ref())?;
         losses.extend(Vec::<f32>::try_from(part.f_to_device(Device::Cpu)?)?); // waits for the device
-        first_row += rows;
     }
     Ok(losses)
 }

@@ -11,10 +11,10 @@
 
 use tch::{Device, Kind, Reduction, Tensor};
 
-use crate::Result;
 use crate::config::{Dtype, Mlp, ModelConfig, Norm, Position};
 use crate::data::Batch;
 use crate::rng::Rng;
+use crate::{Error, Result};
 
 /// Standard deviation of initial weights (GPT-2).
 const INIT_STD: f64 = 0.02;
@@ -131,11 +131,39 @@ impl Segments {
             mask: same.f_logical_and(&causal)?.f_unsqueeze(1)?.f_to_device(device)?,
         })
     }
+}
 
-    /// Those of some rows of a batch, if its documents see themselves alone.
-    pub fn of(batch: &Batch, first_row: usize, rows: usize, device: Device) -> Result<Option<Segments>> {
-        let starts = batch.starts_of(first_row, rows);
-        if starts.is_empty() { Ok(None) } else { Segments::new(starts, batch.seq_len, device).map(Some) }
+/// Some rows of a batch on a device.
+#[derive(Debug)]
+pub(crate) struct MicroBatch {
+    /// [B, T] of int64.
+    pub(crate) inputs: Tensor,
+    /// [B, T] of int64.
+    pub(crate) targets: Tensor,
+    /// If documents see themselves alone.
+    pub(crate) segments: Option<Segments>,
+}
+
+impl MicroBatch {
+    /// The pieces of a batch of at most `rows` rows in order, each made when it is asked for.
+    pub(crate) fn all_of(
+        batch: &Batch,
+        rows: u32,
+        device: Device,
+    ) -> impl Iterator<Item = Result<MicroBatch>> {
+        let mut first_row = 0;
+        batch.micro_batches(rows as usize).map(move |(rows, inputs, targets)| {
+            let tensor = |ids: &[i64]| {
+                Ok::<_, Error>(Tensor::f_from_slice(ids)?.f_view([rows as i64, -1])?.f_to_device(device)?)
+            };
+            let starts = batch.starts_of(first_row, rows);
+            first_row += rows;
+            let segments = match starts.is_empty() {
+                true => None,
+                false => Some(Segments::new(starts, batch.seq_len, device)?),
+            };
+            Ok(MicroBatch { inputs: tensor(inputs)?, targets: tensor(targets)?, segments })
+        })
     }
 }
 

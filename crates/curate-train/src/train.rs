@@ -22,7 +22,7 @@ use crate::generate::{Generator, Sampling};
 use crate::guard::{self, Cause, Guard, Suspect};
 use crate::log::Log;
 use crate::metrics::{Meter, Peak, Speed, cuda_memory, peak_memory_bytes};
-use crate::model::{Model, Segments};
+use crate::model::{MicroBatch, Model};
 use crate::muon::{Muon, OptimizerKind, is_hidden_matrix};
 use crate::optim::{self, AdamW};
 use crate::rng::Rng;
@@ -694,15 +694,8 @@ pub fn loss_and_gradients_by(
     let inverse = 1.0 / batch.num_targets().max(1) as f64;
     let parameters: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();
     let mut sum: Option<(Tensor, Vec<Tensor>)> = None;
-    let mut first_row = 0;
-    for (rows, inputs, targets) in batch.micro_batches(micro_batch as usize) {
-        let shape = [rows as i64, batch.seq_len as i64];
-        let tensor = |ids: &[i64]| {
-            Ok::<_, Error>(Tensor::f_from_slice(ids)?.f_reshape(shape)?.f_to_device(model.device())?)
-        };
-        let segments = Segments::of(batch, first_row, rows, model.device())?;
-        first_row += rows;
-        let (inputs, targets) = (tensor(inputs)?, tensor(targets)?);
+    for piece in MicroBatch::all_of(batch, micro_batch, model.device()) {
+        let MicroBatch { inputs, targets, segments } = piece?;
         let (loss, gradients) = match recompute {
             true => recompute::loss_and_gradients(model, &inputs, &targets, segments.as_ref(), inverse)?,
             false => {
