@@ -751,7 +751,7 @@ fn the_self_check_passes_for_what_works() {
 
 /// Real widths, where sums are long: what a GPU's self-check will see but for the size of the vocabulary.
 #[test]
-#[ignore = "slow; run it when tolerances or kernels change"]
+#[ignore = "a minute and a half of emulated kernels: run it by name when tolerances or kernels change"]
 fn the_self_check_passes_at_real_widths() {
     tch::set_num_threads(1);
     for name in ["gpt2-124m", "llama-135m"] {
