@@ -1,23 +1,60 @@
 //! Ctrl-C and SIGTERM ask the program to stop at the next good moment; a second one stops it at once.
+//!
+//! One thread waits for the signals and all others block them: no handler ever runs upon a thread that computes. oneDNN's
+//! fp32 products, as libtorch 2.11 has them, let the stack pointer point into the heap while they run (uxlfoundation/oneDNN
+//! issue 4845), and the kernel would put the handler's frame there: over weights, gradients or the allocator's own lists.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Begins to listen, and returns the flag that is set when the user interrupts.
+///
+/// To be called before there are other threads: they take over what this one blocks. Where the thread that waits cannot
+/// be started, the signals keep their default, which ends the process at once.
 pub(crate) fn listen() -> &'static AtomicBool {
+    let signals = both();
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: all zeroes is a valid sigaction (empty mask, no flags).
-        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        action.sa_sigaction = on_signal as extern "C" fn(libc::c_int) as usize;
-        // After the first signal the default comes back, so that the second kills.
-        action.sa_flags = libc::SA_RESTART | libc::SA_RESETHAND;
-        // SAFETY: `action` is initialised and its handler only stores to an atomic, which is allowed in a handler.
-        unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
+        // A shell has its background jobs ignore SIGINT, and what is ignored cannot be waited for.
+        // SAFETY: numbers only; no handler is replaced.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    block(libc::SIG_BLOCK, &signals);
+    if thread::Builder::new().name("signals".to_owned()).spawn(move || wait_for(&signals)).is_err() {
+        block(libc::SIG_UNBLOCK, &signals);
     }
     &INTERRUPTED
 }
 
-extern "C" fn on_signal(_: libc::c_int) {
-    INTERRUPTED.store(true, Ordering::Relaxed);
+/// SIGINT and SIGTERM.
+fn both() -> libc::sigset_t {
+    // SAFETY: a set of signals is plain numbers; it is initialised before anything is added to it.
+    unsafe {
+        let mut signals = std::mem::zeroed();
+        libc::sigemptyset(&raw mut signals);
+        libc::sigaddset(&raw mut signals, libc::SIGINT);
+        libc::sigaddset(&raw mut signals, libc::SIGTERM);
+        signals
+    }
+}
+
+/// Blocks the signals for this thread, or lets them through.
+fn block(how: libc::c_int, signals: &libc::sigset_t) {
+    // SAFETY: an initialised set. The call fails for an unknown `how` only.
+    unsafe { libc::pthread_sigmask(how, signals, std::ptr::null_mut()) };
+}
+
+fn wait_for(signals: &libc::sigset_t) {
+    loop {
+        let mut signal = 0;
+        // SAFETY: an initialised set and a place for a number.
+        if unsafe { libc::sigwait(signals, &raw mut signal) } == 0
+            && INTERRUPTED.swap(true, Ordering::Relaxed)
+        {
+            block(libc::SIG_UNBLOCK, signals);
+            // SAFETY: a call with a number only. Nothing handles the signal, so it ends the process.
+            unsafe { libc::raise(signal) };
+        }
+    }
 }

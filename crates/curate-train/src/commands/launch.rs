@@ -142,6 +142,7 @@ impl Ranks {
             let said = rank.said.and_then(|thread| thread.join().ok()).unwrap_or_default();
             let Some(status) = rank.status.filter(|status| !status.success()) else { continue };
             if let Some(signal) = status.signal() {
+                said.lines().for_each(|line| output::line(&format!("rank {number}: {line}")));
                 output::line(&format!(
                     "error: rank {number} was killed by signal {signal}; the others were stopped"
                 ));
