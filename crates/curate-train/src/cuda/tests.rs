@@ -592,12 +592,14 @@ fn engine(model: &Model, dtype: Dtype, recompute: bool) -> Fused<Host> {
     Fused::new(model, Host::new(kind, false), recompute, Graphs::Always).unwrap()
 }
 
-/// Relative differences of the gradients from the fp64 model's: the worst and whose it is, and of all together.
+/// Relative differences of the gradients from the fp64 model's: the worst and whose it is, of all together, and of each weight
+/// of QK-norm.
 #[derive(Debug)]
 struct Differences {
     worst: f64,
     parameter: String,
     together: f64,
+    qk_norms: Vec<f64>,
 }
 
 fn differences(config: &ModelConfig, dtype: Dtype, recompute: bool, micro_batch: u32) -> Differences {
@@ -618,8 +620,12 @@ fn differences(config: &ModelConfig, dtype: Dtype, recompute: bool, micro_batch:
     let together = difference(&all(&found), &all(&expected));
     let each = model.parameters().iter().zip(&found).zip(&expected);
     let each = each.map(|((parameter, found), expected)| (difference(found, expected), &parameter.name));
-    let (worst, parameter) = each.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
-    Differences { worst, parameter: parameter.clone(), together }
+    let each: Vec<(f64, &String)> = each.collect();
+    let is_of_qk_norm = |name: &str| name.contains("q_norm") || name.contains("k_norm");
+    let qk_norms =
+        each.iter().filter(|(_, name)| is_of_qk_norm(name)).map(|(difference, _)| *difference).collect();
+    let (worst, parameter) = each.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+    Differences { worst, parameter: parameter.clone(), together, qk_norms }
 }
 
 /// Combinations that have every switch on and off, and every pair that meets in a kernel.
@@ -651,16 +657,24 @@ fn gradients_equal_the_oracle_in_fp32() {
     }
 }
 
-/// As for the CPU's engine: a tensor whose gradient is a small difference of large ones, as of normalised keys before attention has
-/// learned, is off by more than a hundredth.
+/// The gradient of a weight of QK-norm is a small difference of large numbers before attention has learned, and the rounding of
+/// products' operands alone costs it more than a hundredth: of these models' tensors the worst is off by 2.0e-2 if nothing but
+/// operands is rounded (1.1e-2 already by the two of the product that makes queries and keys), and by 1.8e-2 in torch's
+/// autocast; here by 1.55e-2. A kernel cannot mend that; what it would add itself shows in the root of the mean square of all, 0.95e-2
+/// here and 0.9e-2 in autocast. `benches/train/rounding.py` takes this apart; `heads_equal_torch` has the kernel alone, to 1e-5.
 #[test]
 fn gradients_equal_the_oracle_in_bf16() {
     tch::set_num_threads(1);
+    let mut qk_norms = Vec::new();
     for config in switches() {
         let found = differences(&config, Dtype::Bf16, false, 2);
         let limit = if config.qk_norm { 2e-2 } else { 1e-2 };
         assert!(found.worst < limit && found.together < 1e-2, "{config:?}: {found:?}");
+        qk_norms.extend(found.qk_norms);
     }
+    let squares: f64 = qk_norms.iter().map(|difference| difference * difference).sum();
+    let typical = (squares / qk_norms.len() as f64).sqrt();
+    assert!(typical < 1e-2, "{} weights of QK-norm: {typical:.2e}", qk_norms.len());
 }
 
 #[test]
