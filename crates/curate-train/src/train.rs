@@ -204,27 +204,28 @@ pub struct Trainer {
     stop_at: Option<Instant>,
     /// The processes of the run; the first one writes its files.
     group: Group,
-    /// Held while the run is in memory: a second process in the same directory is refused.
-    _lock: Option<File>,
+    /// What the run directory does not say yet.
+    unwritten: Option<Unwritten>,
+    /// Held while the run is in memory, by the process that writes: a second one in the same directory is refused.
+    lock: Option<File>,
+}
+
+/// What [`Trainer::train`] writes into the run directory before its first step, and not before it is sure that it can begin.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Unwritten {
+    /// The files of a new run.
+    Run,
+    /// The options with which a run goes on.
+    Options,
 }
 
 impl Trainer {
-    /// Starts a run: initial weights from the seed, files of the run directory written.
+    /// Starts a run: initial weights from the seed. Its directory and files are made when it [trains](Self::train).
     pub fn create(dir: &Path, run: RunConfig, shards: Arc<ShardSet>, device: Device) -> Result<Trainer> {
-        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        let lock = lock(dir)?;
-        for name in ["vocabulary.bin", "tokenizer.json"] {
-            let source = shards.dir().join(name);
-            if source.exists() {
-                let content = std::fs::read(&source).map_err(Error::io(&source))?;
-                checkpoint::write_file(&dir.join(name), &content)?;
-            }
-        }
-        checkpoint::write_json(&dir.join("config.json"), &run)?;
-        checkpoint::write_file(&dir.join("settings.toml"), settings::to_toml(&run).as_bytes())?;
+        let lock = dir.is_dir().then(|| lock(dir)).transpose()?;
         let options = &run.options;
         let model = Model::new(&options.model, options.numerics.dtype, device, options.data.seed)?;
-        Trainer::new(dir, run, shards, model, Some(lock))
+        Ok(Trainer { unwritten: Some(Unwritten::Run), lock, ..Trainer::new(dir, run, shards, model)? })
     }
 
     /// Takes part in a run whose files another process writes: starts it, or goes on from its checkpoint.
@@ -241,7 +242,7 @@ impl Trainer {
             Some(_) => Model::blank(model, dtype, device)?,
             None => Model::new(model, dtype, device, options.data.seed)?,
         };
-        let mut trainer = Trainer::new(dir, run, shards, model, None)?;
+        let mut trainer = Trainer::new(dir, run, shards, model)?;
         trainer.load(from)?;
         Ok(trainer)
     }
@@ -255,10 +256,10 @@ impl Trainer {
         device: Device,
         from: &Checkpoint,
     ) -> Result<Trainer> {
-        let lock = lock(dir)?;
-        checkpoint::write_json(&dir.join("config.json"), &run)?;
+        let lock = Some(lock(dir)?);
         let model = Model::blank(&run.options.model, run.options.numerics.dtype, device)?;
-        let mut trainer = Trainer::new(dir, run, shards, model, Some(lock))?;
+        let trainer = Trainer::new(dir, run, shards, model)?;
+        let mut trainer = Trainer { unwritten: Some(Unwritten::Options), lock, ..trainer };
         trainer.load(Some(from))?;
         Ok(trainer)
     }
@@ -289,13 +290,7 @@ impl Trainer {
         Ok(())
     }
 
-    fn new(
-        dir: &Path,
-        run: RunConfig,
-        shards: Arc<ShardSet>,
-        model: Model,
-        lock: Option<File>,
-    ) -> Result<Trainer> {
+    fn new(dir: &Path, run: RunConfig, shards: Arc<ShardSet>, model: Model) -> Result<Trainer> {
         run.options.check()?;
         let options = &run.options;
         let (adamw, uses_muon) = (options.optimizer.clone(), options.muon.optimizer == OptimizerKind::Muon);
@@ -333,7 +328,8 @@ impl Trainer {
             seconds: 0.0,
             stop_at: None,
             group: Group::default(),
-            _lock: lock,
+            unwritten: None,
+            lock: None,
         })
     }
 
@@ -381,20 +377,22 @@ impl Trainer {
         let (schedule, cadence) = (&options.schedule, &options.cadence);
         let end = stop_after.unwrap_or(u64::MAX).min(schedule.steps);
         let leads = self.group.leads();
-        if leads {
-            checkpoint::tidy(&self.dir, cadence.keep_last as usize)?;
-        }
-        let mut log = Log::open(&self.dir, self.step, &options, leads)?;
         let place = (self.group.rank(), self.group.world_size());
         let mut loader = Loader::start_share(&self.shards, &options.data, place, self.step, end)?;
-        let mut saver = Saver::new(&self.dir, cadence.keep_last as usize);
-        let mut save_wait_s = 0.0;
-        let flop_per_step =
-            options.model.flop_per_token(options.data.seq_len) * options.tokens_per_step() as f64;
         let mut engine = engine::of_run(&options, &self.model)?;
         if options.data.doc_mask == DocMask::Attention && !engine.masks_documents() {
             return Err(Error::option("--doc-mask", "this engine has no mask; use --engine reference"));
         }
+        self.group.barrier()?; // a process that cannot begin has ended instead: nothing is written then
+        if leads {
+            self.write_unwritten()?;
+            checkpoint::tidy(&self.dir, cadence.keep_last as usize)?;
+        }
+        let mut log = Log::open(&self.dir, self.step, &options, leads)?;
+        let mut saver = Saver::new(&self.dir, cadence.keep_last as usize);
+        let mut save_wait_s = 0.0;
+        let flop_per_step =
+            options.model.flop_per_token(options.data.seq_len) * options.tokens_per_step() as f64;
         let mut saved = self.step > 0; // a resumed state is on disk
 
         let out_of_time = |stop_at: Option<Instant>| stop_at.is_some_and(|at| Instant::now() >= at);
@@ -506,6 +504,31 @@ impl Trainer {
             log.draw()?;
         }
         Ok(Ending::Finished(evaluation.map(Box::new)))
+    }
+
+    /// Makes the directory of a new run and writes what says which run it is, once.
+    fn write_unwritten(&mut self) -> Result<()> {
+        let Some(unwritten) = self.unwritten.take() else { return Ok(()) };
+        let dir = &self.dir;
+        if self.lock.is_none() {
+            std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+            self.lock = Some(lock(dir)?);
+        }
+        if unwritten == Unwritten::Run {
+            // Another process may have had the directory since it was found to be free.
+            if let Some((step, _)) = checkpoint::list(dir)?.last() {
+                return Err(Error::RunExists { run: dir.clone(), step: *step });
+            }
+            for name in ["vocabulary.bin", "tokenizer.json"] {
+                let source = self.shards.dir().join(name);
+                if source.exists() {
+                    let content = std::fs::read(&source).map_err(Error::io(&source))?;
+                    checkpoint::write_file(&dir.join(name), &content)?;
+                }
+            }
+            checkpoint::write_file(&dir.join("settings.toml"), settings::to_toml(&self.run).as_bytes())?;
+        }
+        checkpoint::write_json(&dir.join("config.json"), &self.run)
     }
 
     /// Adds the targets of a batch, which is this process's share of a step, to those of their sources.

@@ -312,6 +312,10 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
             "curate-train knows ids only: use `curate train`, or give --sample-prompt-ids".to_owned();
         return Err(Error::Option { flag: "--sample-prompt", problem });
     }
+    let max_time = args.max_time.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes));
+    let max_time = max_time
+        .transpose()
+        .map_err(|error| Error::Option { flag: "--max-time", problem: error.to_string() })?;
     let place = Place::from_environment(|name| std::env::var(name).ok())?;
     if let (Some(nproc @ 2..), None) = (args.nproc, &place) {
         return launch::run(nproc, interrupted);
@@ -353,11 +357,8 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
         trainer.join(Group::join(place, device)?)?;
     }
     let mut console = Console::new(quiet, options.cadence.log_every, options.schedule.steps);
-    let max_time = args.max_time.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes));
-    let max_time = max_time
-        .transpose()
-        .map_err(|error| Error::Option { flag: "--max-time", problem: error.to_string() })?;
-    trainer.stop_at(max_time.map(|time| Instant::now() + time));
+    // So far off that the clock cannot tell it is never.
+    trainer.stop_at(max_time.and_then(|time| Instant::now().checked_add(time)));
     let ending = trainer.train(args.stop_after, &mut console, interrupted)?;
     Ok(report(args, quiet, &options, &trainer, &ending))
 }

@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -181,6 +183,54 @@ fn mistakes_are_explained() {
     let stderr = fail(2, &["eval", &nowhere]);
     assert!(stderr.contains("has no complete checkpoint"), "{stderr}");
     assert!(!dir.join("nowhere").exists(), "a refused run left its directory");
+}
+
+/// The files of a folder and of those in it, by name, with their content.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    found
+}
+
+#[test]
+fn a_refused_start_leaves_everything_as_it_was() {
+    let dir = TestDir::new();
+    let (shards, run) = (small_shards(&dir.join("shards")), dir.join("run"));
+    let flags = "--preset char-tiny --layers 2 --batch-size 2 --steps 10 --stop-after 4 --save-every 2";
+    let (shards, run) = (text(shards.dir()).to_owned(), text(&run).to_owned());
+    let flags = flags.split(' ').collect::<Vec<_>>();
+    succeed(&[&["train", &shards, "-o", &run, "--quiet", "--threads", "1"], &flags[..]].concat());
+    let other = text(&dir.join("other")).to_owned();
+    write_shards(&dir.join("other"), &documents(20, 9), "val=0.5", &[concat(32)]);
+    let manifest = dir.join("other").join("manifest.json");
+    fs::write(&manifest, fs::read_to_string(&manifest).unwrap().replace("letters", "symbols")).unwrap();
+
+    let before = files(&dir.join("run"));
+    let nowhere = text(&dir.join("nowhere")).to_owned();
+    let empty = text(&dir.join("empty")).to_owned();
+    fs::create_dir(&empty).unwrap();
+    let check = |flags: &[&str], expected: &str| {
+        for new in [&nowhere, &empty] {
+            let stderr = fail(2, &[&["train", &shards, "-o", new, "--quiet"], flags].concat());
+            assert!(stderr.contains(expected), "{flags:?}: {stderr}");
+        }
+        assert!(!dir.join("nowhere").exists(), "{flags:?}: {:?}", files(&dir.join("nowhere")).keys());
+        assert!(files(&dir.join("empty")).is_empty(), "{flags:?}: {:?}", files(&dir.join("empty")).keys());
+        let flags: Vec<&str> = flags.iter().copied().filter(|flag| !flag.contains("batch")).collect();
+        let stderr = fail(2, &[&["train", "-o", &run, "--resume", "--quiet"], &flags[..]].concat());
+        assert!(stderr.contains(expected), "{flags:?}: {stderr}");
+        assert!(before == files(&dir.join("run")), "{flags:?} changed the run");
+    };
+    check(&["--nproc", "3", "--batch-size=2"], "--batch-size: 2 rows cannot be shared by 3 processes");
+    check(&["--eval-shards", &other], "manifest.json: bad checksum");
+    check(&["--max-time=-1"], "--max-time: ");
+    check(&["--max-time", "NaN"], "--max-time: ");
 }
 
 #[test]

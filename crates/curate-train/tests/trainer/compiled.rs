@@ -97,7 +97,7 @@ fn a_compiled_step_trains_as_the_reference_does_and_refuses_other_runs() {
         let flags = format!("train {} -o {} --quiet {model} {more}", text(shards.dir()), text(&other));
         let message = fail(2, &flags.split_whitespace().collect::<Vec<_>>());
         assert!(message.contains(expected), "{message}");
-        let _ = std::fs::remove_dir_all(&other);
+        assert!(!other.exists(), "a refused run left its directory");
     };
     for (from, to, expected) in [
         ("--micro-batch 4", "--micro-batch 2", "micro-batches of 4, the run has 2"),
@@ -116,6 +116,12 @@ fn a_compiled_step_trains_as_the_reference_does_and_refuses_other_runs() {
         "--recompute: a compiled step has settled what it keeps",
     );
     refused(model, &format!("{aot} --doc-mask attention"), "--doc-mask: this engine has no mask");
+
+    let config = std::fs::read(run.join("config.json")).unwrap();
+    let resumed = ["train", "-o", text(&run), "--resume", "--quiet", "--aot", text(&package)];
+    let message = fail(2, &[&resumed[..], &["--micro-batch", "2"]].concat());
+    assert!(message.contains("it was made for micro-batches of 4, the run has 2"), "{message}");
+    assert!(config == std::fs::read(run.join("config.json")).unwrap(), "a refused start changed the run");
 
     // The run that was begun goes on with it; the reference trains a second one, two processes a third.
     succeed(&["train", "-o", text(&run), "--resume", "--quiet", "--aot", text(&package)]);

@@ -199,8 +199,8 @@ fn two_processes_cannot_share_a_run() {
     let dir = TestDir::new();
     let shards = small_shards(&dir.join("shards"));
     let run = dir.join("run");
-    let first = create(&run, &shards, &small_options(&shards, 4));
-    first.save().unwrap();
+    let mut first = create(&run, &shards, &small_options(&shards, 4));
+    train(&mut first, Some(1));
     let stderr = fail(2, &["train", "-o", text(&run), "--resume"]);
     let expected = format!("error: {} is in use by another process", text(&run));
     assert_eq!(stderr.lines().last(), Some(expected.as_str()));
