@@ -1,7 +1,7 @@
 //! The files of a run that tell what happened: `log.jsonl`, TensorBoard's events, `curve.svg`.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint;
@@ -33,19 +33,23 @@ impl Log {
     /// `writes` the files stay as they are, now and later.
     pub(crate) fn open(dir: &Path, step: u64, options: &TrainOptions, writes: bool) -> Result<Log> {
         let path = dir.join("log.jsonl");
-        let old = std::fs::read_to_string(&path).unwrap_or_default();
-        let (mut kept, mut records) = (String::new(), Vec::new());
-        for line in old.lines() {
-            let Ok(record) = serde_json::from_str::<Record>(line) else { continue };
+        let old = match std::fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            other => other.map_err(Error::io(&path))?,
+        };
+        let (mut kept, mut records) = (Vec::new(), Vec::new());
+        // Bytes, as a line may be torn within a letter.
+        for line in old.split(|byte| *byte == b'\n') {
+            let Ok(record) = serde_json::from_slice::<Record>(line) else { continue };
             let is_final = matches!(&record, Record::Eval(eval) if eval.step >= options.schedule.steps);
             if record.step() <= step && !is_final {
-                kept.extend([line, "\n"]);
+                kept.extend([line, b"\n"].concat());
                 records.push(record);
             }
         }
         let file = match writes {
             true => {
-                checkpoint::write_file(&path, kept.as_bytes())?;
+                checkpoint::write_file(&path, &kept)?;
                 Some(File::options().append(true).open(&path).map_err(Error::io(&path))?)
             }
             false => None,

@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -144,6 +145,22 @@ print(json.dumps({tag: [[e.step, e.value] for e in a.Scalars(tag)] for tag in a.
     let theirs: Vec<(u64, f32)> = serde_json::from_value(found["train/loss_nats"].clone()).unwrap();
     assert_eq!(theirs, losses);
     assert_eq!(found["eval/val_nats_per_token"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_line_torn_within_a_letter_costs_no_other_line() {
+    let dir = TestDir::new();
+    let shards = small_shards(&dir.join("shards"));
+    let run = dir.join("run");
+    let options = small_options(&shards, 8);
+    train(&mut create(&run, &shards, &options), Some(5));
+    let before = logged(&run);
+    let mut log = fs::File::options().append(true).open(run.join("log.jsonl")).unwrap();
+    log.write_all(b"{\"event\":\"sample\",\"step\":5,\"text\":\"caf\xc3").unwrap();
+    train(&mut resume(&run, &shards, &options), None);
+    let after = logged(&run);
+    assert_eq!((before.len(), after.len()), (5, 9), "eight steps and an evaluation");
+    assert_eq!(before, after[..5]);
 }
 
 #[test]
