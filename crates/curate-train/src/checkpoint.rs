@@ -206,10 +206,10 @@ pub fn latest(run: &Path, mut on_damaged: impl FnMut(&Error)) -> Result<Option<C
     problem.map_or(Ok(None), Err)
 }
 
-/// Removes all but the newest `keep` checkpoints, and what an interrupted process left behind. No other thread may be
-/// writing in the run directory.
-pub fn tidy(run: &Path, keep: usize) -> Result<()> {
-    keep_newest(run, keep)?;
+/// Removes all but the newest `keep` checkpoints of a run that stands at `step`, and what an interrupted process left behind.
+/// No other thread may be writing in the run directory.
+pub fn tidy(run: &Path, keep: usize, step: u64) -> Result<()> {
+    keep_newest(run, keep, step)?;
     for entry in std::fs::read_dir(run).map_err(Error::io(run))? {
         let path = entry.map_err(Error::io(run))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -222,9 +222,11 @@ pub fn tidy(run: &Path, keep: usize) -> Result<()> {
     Ok(())
 }
 
-/// Removes all but the newest `keep` checkpoints.
-pub(crate) fn keep_newest(run: &Path, keep: usize) -> Result<()> {
-    let checkpoints = list(run)?;
+/// Removes all but the newest `keep` checkpoints of a run that stands at `step`. Those of later steps do not count and are left:
+/// the run went on from an earlier one because they could not be read.
+pub(crate) fn keep_newest(run: &Path, keep: usize, step: u64) -> Result<()> {
+    let mut checkpoints = list(run)?;
+    checkpoints.retain(|(of, _)| *of <= step);
     for (_, path) in &checkpoints[..checkpoints.len().saturating_sub(keep.max(1))] {
         retire(path)?;
     }

@@ -49,9 +49,10 @@ impl Saver {
         self.finish()?;
         copy(&mut self.copies, checkpoint::parts(model, Some((optimizer, muon))))?;
         let (run, keep_last, copies) = (self.run.clone(), self.keep_last, std::mem::take(&mut self.copies));
+        let step = state.step;
         let write = move || {
             let written = checkpoint::write(&run, state, &copies);
-            let done = written.and_then(|_| checkpoint::keep_newest(&run, keep_last));
+            let done = written.and_then(|_| checkpoint::keep_newest(&run, keep_last, step));
             (copies, done)
         };
         let thread = std::thread::Builder::new().name("saver".into()).spawn(write);

@@ -386,7 +386,7 @@ impl Trainer {
         self.group.barrier()?; // a process that cannot begin has ended instead: nothing is written then
         if leads {
             self.write_unwritten()?;
-            checkpoint::tidy(&self.dir, cadence.keep_last as usize)?;
+            checkpoint::tidy(&self.dir, cadence.keep_last as usize, self.step)?;
         }
         let mut log = Log::open(&self.dir, self.step, &options, leads)?;
         let mut saver = Saver::new(&self.dir, cadence.keep_last as usize);
@@ -628,7 +628,7 @@ impl Trainer {
     pub fn save(&self) -> Result<PathBuf> {
         let path =
             checkpoint::save(&self.dir, self.state(), &self.model, &self.optimizer, self.muon.as_ref())?;
-        checkpoint::tidy(&self.dir, self.run.options.cadence.keep_last as usize)?;
+        checkpoint::tidy(&self.dir, self.run.options.cadence.keep_last as usize, self.step)?;
         Ok(path)
     }
 

@@ -1,6 +1,8 @@
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use curate_shards::ShardSet;
 use curate_train::checkpoint::{latest, list, open};
 use curate_train::config::ModelConfig;
 use curate_train::model::Model;
@@ -50,7 +52,7 @@ fn only_the_last_ones_are_kept() {
     let (run, _) = run_with_checkpoints(&dir);
     let steps = |run| list(run).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>();
     assert_eq!(steps(&run), [2, 4, 6]);
-    curate_train::checkpoint::tidy(&run, 1).unwrap();
+    curate_train::checkpoint::tidy(&run, 1, 6).unwrap();
     assert_eq!(steps(&run), [6]);
 }
 
@@ -95,6 +97,28 @@ fn damage_is_named_and_the_one_before_is_used() {
         },
         "format version 9, this program reads version 1",
     );
+}
+
+#[test]
+fn a_damaged_newest_one_costs_no_whole_one() {
+    let dir = TestDir::new();
+    let (run, mut options) = run_with_checkpoints(&dir);
+    let damaged = run.join("step-00000006");
+    fs::write(damaged.join("model.safetensors"), "").unwrap();
+    options.cadence.keep_last = 1;
+    let shards = Arc::new(ShardSet::open(&dir.join("shards")).unwrap());
+    let go_on = |stop_after| {
+        let from = latest(&run, |_| ()).unwrap().unwrap();
+        let config = run_config(&shards, options.clone());
+        let mut trainer = Trainer::resume(&run, config, Arc::clone(&shards), Device::Cpu, &from).unwrap();
+        train(&mut trainer, Some(stop_after));
+        list(&run).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>()
+    };
+    // The damaged one is newer than what is saved meanwhile, and must not count as the last one that is kept.
+    assert_eq!(go_on(4), [4, 6]);
+    assert_eq!(go_on(5), [5, 6]);
+    assert_eq!(go_on(6), [6]);
+    open(&damaged).expect("it was written anew");
 }
 
 #[test]
