@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM ask the program to stop at the next good moment; a second one stops it at once.
+//! Ctrl-C and SIGTERM ask the program to stop at the next good moment; a second one stops it at once, and so does the first
+//! while it only waits.
 //!
 //! One thread waits for the signals and all others block them: no handler ever runs upon a thread that computes. oneDNN's
 //! fp32 products, as libtorch 2.11 has them, let the stack pointer point into the heap while they run (uxlfoundation/oneDNN
@@ -8,6 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static WAITS: AtomicBool = AtomicBool::new(false);
+
+/// The exit code of a program that was interrupted.
+const EXIT: i32 = 130;
 
 /// Begins to listen, and returns the flag that is set when the user interrupts.
 ///
@@ -25,6 +30,25 @@ pub(crate) fn listen() -> &'static AtomicBool {
         block(libc::SIG_UNBLOCK, &signals);
     }
     &INTERRUPTED
+}
+
+/// Does what may wait for long, for other processes, when there is nothing yet to be saved: an interrupt ends the program at
+/// once, with the exit code of an interrupted one.
+pub(crate) fn waiting<T>(work: impl FnOnce() -> T) -> T {
+    // One of the two threads sees what the other has set.
+    WAITS.store(true, Ordering::SeqCst);
+    end_if(INTERRUPTED.load(Ordering::SeqCst));
+    let done = work();
+    WAITS.store(false, Ordering::SeqCst);
+    done
+}
+
+fn end_if(interrupted: bool) {
+    if interrupted {
+        // SAFETY: a call with a number only. What runs at a regular exit, as destructors of libraries, must not meet
+        // threads that are in the middle of something.
+        unsafe { libc::_exit(EXIT) };
+    }
 }
 
 /// SIGINT and SIGTERM.
@@ -49,9 +73,12 @@ fn wait_for(signals: &libc::sigset_t) {
     loop {
         let mut signal = 0;
         // SAFETY: an initialised set and a place for a number.
-        if unsafe { libc::sigwait(signals, &raw mut signal) } == 0
-            && INTERRUPTED.swap(true, Ordering::Relaxed)
-        {
+        if unsafe { libc::sigwait(signals, &raw mut signal) } != 0 {
+            continue;
+        }
+        let is_second = INTERRUPTED.swap(true, Ordering::SeqCst);
+        end_if(WAITS.load(Ordering::SeqCst));
+        if is_second {
             block(libc::SIG_UNBLOCK, signals);
             // SAFETY: a call with a number only. Nothing handles the signal, so it ends the process.
             unsafe { libc::raise(signal) };

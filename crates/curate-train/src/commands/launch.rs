@@ -18,6 +18,8 @@ use crate::output::{self, Exit};
 const GRACE: Duration = Duration::from_secs(10);
 /// The exit code of a rank that ends because another one has.
 const PEER: i32 = 3;
+/// The exit code of a rank that was asked to end.
+const INTERRUPTED: i32 = 130;
 const POLL: Duration = Duration::from_millis(10);
 
 /// Runs this program with its own arguments as ranks 0 to `nproc` - 1, and returns when all have ended.
@@ -53,7 +55,10 @@ pub(crate) fn run(nproc: u32, interrupted: &AtomicBool) -> Result<Exit> {
         ranks.0.push(Rank::new(command.spawn().map_err(io)?));
     }
     drop(socket);
-    ranks.wait(interrupted)
+    ranks.wait(interrupted, GRACE)?;
+    let (lines, exit) = ranks.report();
+    lines.iter().for_each(|line| output::line(line));
+    Ok(exit)
 }
 
 /// In the child: ends with the launcher even if that is killed, and keeps the socket.
@@ -72,6 +77,8 @@ fn prepare(inherited: Option<i32>) -> std::io::Result<()> {
 struct Rank {
     child: Child,
     status: Option<ExitStatus>,
+    /// Whether the launcher has killed it, as another one had failed and it did not end.
+    killed: bool,
     /// Reads what the rank says; rank 0 says it itself.
     said: Option<JoinHandle<String>>,
 }
@@ -85,11 +92,16 @@ impl Rank {
             String::from_utf8_lossy(&text).into_owned()
         };
         let said = child.stderr.take().map(|stderr| std::thread::spawn(move || read(stderr)));
-        Rank { child, status: None, said }
+        Rank { child, status: None, killed: false, said }
     }
 
     fn has_failed(&self) -> bool {
         self.status.is_some_and(|status| !status.success())
+    }
+
+    /// Whether it ended because another one had, or because it was asked to.
+    fn gave_way(&self) -> bool {
+        self.killed || self.status.is_some_and(|status| matches!(status.code(), Some(PEER | INTERRUPTED)))
     }
 
     fn signal(&self, signal: libc::c_int) {
@@ -103,7 +115,8 @@ impl Rank {
 struct Ranks(Vec<Rank>);
 
 impl Ranks {
-    fn wait(mut self, interrupted: &AtomicBool) -> Result<Exit> {
+    /// Waits until all have ended; when one fails, the others have `grace` for it.
+    fn wait(&mut self, interrupted: &AtomicBool, grace: Duration) -> Result<()> {
         let mut passed_on = false;
         let mut failed_at: Option<Instant> = None;
         while self.0.iter().any(|rank| rank.status.is_none()) {
@@ -115,50 +128,62 @@ impl Ranks {
                 passed_on = true;
                 self.signal_all(libc::SIGTERM);
             }
-            let unexpected = !passed_on && self.0.iter().any(Rank::has_failed);
             match failed_at {
-                None if unexpected => {
+                None if !passed_on && self.0.iter().any(Rank::has_failed) => {
                     failed_at = Some(Instant::now());
                     self.signal_all(libc::SIGTERM);
                 }
-                Some(at) if at.elapsed() > GRACE => self.signal_all(libc::SIGKILL),
-                _ => std::thread::sleep(POLL),
+                Some(at) if at.elapsed() > grace => self.kill_all(),
+                _ => {}
             }
+            std::thread::sleep(POLL);
         }
-        Ok(self.report())
+        Ok(())
     }
 
     fn signal_all(&self, signal: libc::c_int) {
         self.0.iter().for_each(|rank| rank.signal(signal));
     }
 
-    /// Says which rank failed and how, and what exit code that makes.
-    fn report(mut self) -> Exit {
-        // Rank 0 has said its own error, unless it only noticed that another one had ended.
-        let mut is_said =
-            self.0[0].status.and_then(|status| status.code()).is_some_and(|code| code != 0 && code != PEER);
-        let mut exit = Exit::Fine;
-        for (number, rank) in std::mem::take(&mut self.0).into_iter().enumerate() {
+    fn kill_all(&mut self) {
+        for rank in self.0.iter_mut().filter(|rank| rank.status.is_none()) {
+            rank.killed = true;
+            rank.signal(libc::SIGKILL);
+        }
+    }
+
+    /// What is to be said of the ranks when all have ended, and what exit code that makes: which failed and how. Those that
+    /// only gave way to it are passed over.
+    fn report(mut self) -> (Vec<String>, Exit) {
+        let ranks = std::mem::take(&mut self.0);
+        let has_failed = ranks.iter().any(|rank| rank.has_failed() && !rank.gave_way());
+        // Rank 0 says its own error.
+        let mut is_said = ranks[0].has_failed() && !ranks[0].gave_way();
+        let (mut lines, mut exit) = (Vec::new(), Exit::Fine);
+        for (number, rank) in ranks.into_iter().enumerate() {
+            let is_passed_over = rank.gave_way() && has_failed;
             let said = rank.said.and_then(|thread| thread.join().ok()).unwrap_or_default();
-            let Some(status) = rank.status.filter(|status| !status.success()) else { continue };
-            if let Some(signal) = status.signal() {
-                said.lines().for_each(|line| output::line(&format!("rank {number}: {line}")));
-                output::line(&format!(
+            let Some(status) = rank.status.filter(|status| !status.success() && !is_passed_over) else {
+                continue;
+            };
+            let signal = status.signal();
+            if signal.is_some() || !is_said && !matches!(status.code(), Some(PEER | INTERRUPTED)) {
+                lines.extend(said.lines().map(|line| format!("rank {number}: {line}")));
+                is_said = true;
+            }
+            if let Some(signal) = signal {
+                lines.push(format!(
                     "error: rank {number} was killed by signal {signal}; the others were stopped"
                 ));
-                is_said = true;
-            } else if !is_said && status.code() != Some(PEER) {
-                said.lines().for_each(|line| output::line(&format!("rank {number}: {line}")));
-                is_said = true;
             }
             exit = match (exit, status.code()) {
                 (Exit::Fine | Exit::CouldNotRun, Some(1)) => Exit::Data,
-                (Exit::Fine, Some(130)) => Exit::Interrupted,
+                (Exit::Fine, Some(INTERRUPTED)) => Exit::Interrupted,
                 (Exit::Fine, _) => Exit::CouldNotRun,
                 (known, _) => known,
             };
         }
-        exit
+        (lines, exit)
     }
 }
 
@@ -166,5 +191,47 @@ impl Drop for Ranks {
     /// If the launcher cannot go on, neither can they.
     fn drop(&mut self) {
         self.signal_all(libc::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of ranks that run these shell scripts, and the exit code. Rank 0 says its own errors.
+    fn outcome(scripts: &[&str]) -> (Vec<String>, Exit) {
+        let start = |script: &&str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).stderr(Stdio::piped());
+            Rank::new(command.spawn().unwrap())
+        };
+        let mut ranks = Ranks(scripts.iter().map(start).collect());
+        ranks.wait(&AtomicBool::new(false), Duration::from_millis(300)).unwrap();
+        ranks.report()
+    }
+
+    #[test]
+    fn the_rank_that_failed_has_the_word() {
+        const DEAF: &str = "trap '' TERM; for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done";
+        const GIVES_WAY: &str = "trap 'exit 130' TERM; while true; do sleep 0.1; done";
+        const SEES: &str = "trap 'exit 3' TERM; while true; do sleep 0.1; done";
+        let check = |scripts: &[&str], expected: &[&str], code: Exit| {
+            let (lines, exit) = outcome(scripts);
+            assert_eq!(
+                (lines.iter().map(String::as_str).collect(), exit),
+                (expected.to_vec(), code),
+                "{scripts:?}"
+            );
+        };
+        let fails = "sleep 0.5; echo why >&2; exit 2"; // by then the others listen
+        check(&[fails, DEAF], &[], Exit::CouldNotRun);
+        check(&[DEAF, fails], &["rank 1: why"], Exit::CouldNotRun);
+        check(&[GIVES_WAY, fails], &["rank 1: why"], Exit::CouldNotRun);
+        check(&[SEES, fails], &["rank 1: why"], Exit::CouldNotRun);
+        check(&[SEES, SEES, "sleep 0.5; exit 1"], &[], Exit::Data);
+        let killed = "error: rank 1 was killed by signal 9; the others were stopped";
+        check(&[GIVES_WAY, "sleep 0.5; kill -9 $$"], &[killed], Exit::CouldNotRun);
+        check(&[GIVES_WAY, "sleep 0.5; exit 130"], &[], Exit::Interrupted);
+        check(&["exit 0", "exit 0"], &[], Exit::Fine);
     }
 }

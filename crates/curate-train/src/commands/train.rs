@@ -354,7 +354,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
     }
     // Not before: the others must have seen the run directory as it was.
     if let Some(place) = &place {
-        trainer.join(Group::join(place, device)?)?;
+        trainer.join(signals::waiting(|| Group::join(place, device))?)?;
     }
     let mut console = Console::new(quiet, options.cadence.log_every, options.schedule.steps);
     // So far off that the clock cannot tell it is never.

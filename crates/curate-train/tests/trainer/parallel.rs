@@ -195,6 +195,20 @@ fn what_cannot_be_started_is_told_once() {
     );
 }
 
+#[test]
+fn what_only_the_first_process_is_refused_is_told_at_once_and_alone() {
+    let dir = TestDir::new();
+    let shards = small_shards(&dir.join("shards"));
+    let run = dir.join("run");
+    let mut first = create(&run, &shards, &small_options(&shards, 4));
+    train(&mut first, Some(1));
+    let began = Instant::now();
+    let stderr = fail(2, &["train", "-o", text(&run), "--resume", "--nproc", "2"]);
+    let said: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("warning: ")).collect();
+    assert_eq!(said, [format!("error: {} is in use by another process", text(&run))]);
+    assert!(began.elapsed() < Duration::from_secs(10), "the second process waited for the first: {stderr}");
+}
+
 /// Starts two processes on a run that would take minutes, and waits for its first checkpoint.
 fn long_run(dir: &TestDir) -> (Child, std::path::PathBuf) {
     let shards = small_shards(&dir.join("shards"));
