@@ -138,8 +138,9 @@ impl Log {
             Record::Eval(eval) => {
                 self.has_evaluation = true;
                 self.curve.eval.push((eval.step, eval.nats_per_token));
-                let is_better =
-                    self.best.as_ref().is_none_or(|(best, _)| eval.nats_per_token < best.nats_per_token);
+                let is_better = self.best.as_ref().is_none_or(|(Best { nats_per_token: best, .. }, _)| {
+                    eval.nats_per_token < *best || best.is_nan() && !eval.nats_per_token.is_nan()
+                });
                 match &mut self.best {
                     Some((_, since)) if !is_better => *since += 1,
                     best => {
@@ -150,5 +151,29 @@ impl Log {
             Record::Sample(_) => self.has_sample = true,
             Record::Skip(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::preset;
+
+    #[test]
+    fn an_evaluation_that_is_no_number_is_not_the_best() {
+        let dir = std::env::temp_dir().join(format!("curate-train-log-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let eval = |step: u64, nats: &str| {
+            format!(
+                "{{\"event\":\"eval\",\"step\":{step},\"split\":\"val\",\"tokens\":9,\"nats_per_token\":{nats},\
+                 \"perplexity\":{nats},\"bits_per_byte\":{nats},\"whole_split\":true}}\n"
+            )
+        };
+        let lines = [eval(1, "null"), eval(2, "3.5"), eval(3, "null"), eval(4, "3.5")].concat();
+        checkpoint::write_file(&dir.join("log.jsonl"), lines.as_bytes()).unwrap();
+        let options = preset("char-tiny").unwrap().options(27, 32, 10);
+        let log = Log::open(&dir, 4, &options, false).unwrap();
+        assert_eq!(log.without_gain(), Some((&Best { step: 2, nats_per_token: 3.5 }, 2)));
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use curate_shards::{ShardSet, TokenId, View, Vocabulary};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{self, Checkpoint, State};
@@ -62,10 +62,12 @@ pub struct StepRecord {
     /// Its number, from 1.
     pub step: u64,
     /// Mean loss of its targets in nats, before the update.
+    #[serde(deserialize_with = "number")]
     pub loss_nats: f64,
     /// Learning rate.
     pub lr: f64,
     /// Global norm of the gradient before clipping.
+    #[serde(deserialize_with = "number")]
     pub grad_norm: f64,
     /// Targets trained on since the start of the run.
     pub targets: u64,
@@ -143,13 +145,21 @@ pub struct EvalRecord {
     /// Scored tokens.
     pub tokens: u64,
     /// Mean loss in nats.
+    #[serde(deserialize_with = "number")]
     pub nats_per_token: f64,
     /// Its exponential.
+    #[serde(deserialize_with = "number")]
     pub perplexity: f64,
     /// Bits per byte of text.
+    #[serde(deserialize_with = "number")]
     pub bits_per_byte: f64,
     /// Whether the whole split was scored.
     pub whole_split: bool,
+}
+
+/// JSON has no word for what is no finite number: it is written as null, and read as NaN.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 /// Hears what happens during training; prints it, or keeps it for a test.

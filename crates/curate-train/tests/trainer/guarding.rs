@@ -90,3 +90,19 @@ fn what_is_no_number_ends_the_run_at_once_or_after_ten_tries() {
         assert!(log.contains("\"documents\":[{\"document\":"), "{log}");
     }
 }
+
+#[test]
+fn steps_whose_loss_is_no_number_stay_in_the_log() {
+    let dir = TestDir::new();
+    let shards = small_shards(&dir.join("shards"));
+    let mut options = small_options(&shards, 40);
+    options.guard.spike_sigma = 6.0;
+    let run = dir.join("run");
+    let mut trainer = create(&run, &shards, &options);
+    break_weights(trainer.model());
+    train(&mut trainer, Some(3));
+    drop(trainer); // it holds the directory
+    train(&mut resume(&run, &shards, &options), Some(5));
+    let steps = logged(&run).into_iter().filter(|record| matches!(record, Record::Step(_)));
+    assert_eq!(steps.map(|record| record.step()).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+}
