@@ -231,6 +231,8 @@ fn a_refused_start_leaves_everything_as_it_was() {
     check(&["--eval-shards", &other], "manifest.json: bad checksum");
     check(&["--max-time=-1"], "--max-time: ");
     check(&["--max-time", "NaN"], "--max-time: ");
+    // Longer than the clock can tell.
+    succeed(&["train", "-o", &run, "--resume", "--quiet", "--max-time", "2.5e17"]);
 }
 
 #[test]

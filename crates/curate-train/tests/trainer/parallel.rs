@@ -295,6 +295,27 @@ fn no_thread_that_computes_is_interrupted() {
     launcher.wait().unwrap();
 }
 
+/// A process that has not come to listen for signals yet would be killed by one.
+#[test]
+#[cfg(target_os = "linux")]
+fn ctrl_c_before_the_processes_have_begun_is_no_failure() {
+    let dir = TestDir::new();
+    let shards = small_shards(&dir.join("shards"));
+    for moment in [0, 50, 100] {
+        let flags = flags(&shards, &dir.join("run"), "--nproc 2");
+        let child = Command::new(PROGRAM).args(flags).stderr(Stdio::piped()).spawn().unwrap();
+        while children(child.id()).len() < 2 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(moment));
+        signal(child.id(), libc::SIGINT);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        assert_eq!(output.status.code(), Some(130), "{}", output.status);
+        let _ = std::fs::remove_dir_all(dir.join("run"));
+    }
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn ctrl_c_saves_and_a_killed_launcher_leaves_nobody() {
