@@ -189,6 +189,26 @@ pub enum Ending {
     Interrupted,
 }
 
+/// A run directory that no other process writes in as long as this value lives, whether it is there yet or not.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    /// `None` if it is not there.
+    lock: Option<File>,
+}
+
+impl RunDir {
+    /// Locks the directory if it is there. To be called before its checkpoints are looked through: one that another process is
+    /// about to save would be passed over.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another process has locked it.
+    pub fn claim(path: &Path) -> Result<RunDir> {
+        let lock = path.is_dir().then(|| lock(path)).transpose()?;
+        Ok(RunDir { path: path.to_owned(), lock })
+    }
+}
+
 /// A run in memory.
 #[derive(Debug)]
 pub struct Trainer {
@@ -231,11 +251,11 @@ enum Unwritten {
 
 impl Trainer {
     /// Starts a run: initial weights from the seed. Its directory and files are made when it [trains](Self::train).
-    pub fn create(dir: &Path, run: RunConfig, shards: Arc<ShardSet>, device: Device) -> Result<Trainer> {
-        let lock = dir.is_dir().then(|| lock(dir)).transpose()?;
+    pub fn create(dir: RunDir, run: RunConfig, shards: Arc<ShardSet>, device: Device) -> Result<Trainer> {
         let options = &run.options;
         let model = Model::new(&options.model, options.numerics.dtype, device, options.data.seed)?;
-        Ok(Trainer { unwritten: Some(Unwritten::Run), lock, ..Trainer::new(dir, run, shards, model)? })
+        let trainer = Trainer::new(&dir.path, run, shards, model)?;
+        Ok(Trainer { unwritten: Some(Unwritten::Run), lock: dir.lock, ..trainer })
     }
 
     /// Takes part in a run whose files another process writes: starts it, or goes on from its checkpoint.
@@ -260,16 +280,15 @@ impl Trainer {
     /// Goes on from a checkpoint. `run` may differ from the checkpoint's where
     /// [`TrainOptions::check_resume`](crate::config::TrainOptions::check_resume) allows it.
     pub fn resume(
-        dir: &Path,
+        dir: RunDir,
         run: RunConfig,
         shards: Arc<ShardSet>,
         device: Device,
         from: &Checkpoint,
     ) -> Result<Trainer> {
-        let lock = Some(lock(dir)?);
         let model = Model::blank(&run.options.model, run.options.numerics.dtype, device)?;
-        let trainer = Trainer::new(dir, run, shards, model)?;
-        let mut trainer = Trainer { unwritten: Some(Unwritten::Options), lock, ..trainer };
+        let trainer = Trainer::new(&dir.path, run, shards, model)?;
+        let mut trainer = Trainer { unwritten: Some(Unwritten::Options), lock: dir.lock, ..trainer };
         trainer.load(Some(from))?;
         Ok(trainer)
     }

@@ -19,7 +19,7 @@ use curate_train::fused::Products;
 use curate_train::metrics::FORMULA;
 use curate_train::muon::OptimizerKind;
 use curate_train::schedule::Shape;
-use curate_train::train::{Ending, Trainer};
+use curate_train::train::{Ending, RunDir, Trainer};
 use curate_train::{Error, Result};
 
 use super::launch;
@@ -322,6 +322,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
     }
     let leads = place.as_ref().is_none_or(|place| place.rank == 0);
     let quiet = args.quiet || !leads;
+    let run_dir = leads.then(|| RunDir::claim(&args.output)).transpose()?;
     let from = checkpoint_to_resume(args)?;
     let recorded = from.as_ref().map(|checkpoint| &checkpoint.state.run);
     let dir = args
@@ -342,10 +343,10 @@ pub(crate) fn run(args: &TrainArgs) -> Result<Exit> {
     let device = device::open(own_device(choice, place.as_ref()))?;
     let described = (!quiet).then(|| settings(&args.output, &run, &view, from.as_ref()));
     let shard_set = Arc::clone(&shards);
-    let mut trainer = match &from {
-        from if !leads => Trainer::follow(&args.output, run, shard_set, device, from.as_ref())?,
-        None => Trainer::create(&args.output, run, shard_set, device)?,
-        Some(checkpoint) => Trainer::resume(&args.output, run, shard_set, device, checkpoint)?,
+    let mut trainer = match (run_dir, &from) {
+        (None, from) => Trainer::follow(&args.output, run, shard_set, device, from.as_ref())?,
+        (Some(dir), None) => Trainer::create(dir, run, shard_set, device)?,
+        (Some(dir), Some(checkpoint)) => Trainer::resume(dir, run, shard_set, device, checkpoint)?,
     };
     if let Some(mut rows) = described {
         let peak = trainer.peak().map(|peak| format!("; peak {} TFLOP/s ({})", peak.tflops, peak.source));

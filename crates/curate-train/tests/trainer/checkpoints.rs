@@ -109,9 +109,7 @@ fn a_damaged_newest_one_costs_no_whole_one() {
     let shards = Arc::new(ShardSet::open(&dir.join("shards")).unwrap());
     let go_on = |stop_after| {
         let from = latest(&run, |_| ()).unwrap().unwrap();
-        let config = run_config(&shards, options.clone());
-        let mut trainer = Trainer::resume(&run, config, Arc::clone(&shards), Device::Cpu, &from).unwrap();
-        train(&mut trainer, Some(stop_after));
+        train(&mut resume_from(&from, &run, &shards, &options), Some(stop_after));
         list(&run).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>()
     };
     // The damaged one is newer than what is saved meanwhile, and must not count as the last one that is kept.

@@ -208,6 +208,19 @@ fn two_processes_cannot_share_a_run() {
     succeed(&["train", "-o", text(&run), "--resume", "--quiet"]);
 }
 
+/// Else one that the other process is about to save would be passed over, and its steps made again.
+#[test]
+fn a_run_is_locked_before_its_checkpoints_are_looked_through() {
+    let dir = TestDir::new();
+    let shards = small_shards(&dir.join("shards"));
+    let run = dir.join("run");
+    let mut first = create(&run, &shards, &small_options(&shards, 4));
+    train(&mut first, Some(2));
+    std::fs::write(run.join("step-00000002").join("state.json"), "damaged").unwrap();
+    let stderr = fail(2, &["train", "-o", text(&run), "--resume"]);
+    assert_eq!(stderr, format!("error: {} is in use by another process\n", text(&run)));
+}
+
 fn newest_step(run: &std::path::Path) -> Option<u64> {
     curate_train::checkpoint::list(run).unwrap().last().map(|(step, _)| *step)
 }

@@ -10,7 +10,7 @@ use curate_shards::{ViewOptions, WriterOptions};
 use curate_train::checkpoint::Checkpoint;
 use curate_train::config::{RunConfig, TrainOptions, default_micro_batch, preset};
 use curate_train::rng::Rng;
-use curate_train::train::{Ending, EvalRecord, Monitor, Record, StepRecord, Trainer};
+use curate_train::train::{Ending, EvalRecord, Monitor, Record, RunDir, StepRecord, Trainer};
 use tch::{Device, Tensor};
 
 /// A fresh directory, removed when dropped.
@@ -125,14 +125,24 @@ pub(crate) fn one_thread() {
 /// Starts a run on the CPU.
 pub(crate) fn create(dir: &Path, shards: &Arc<ShardSet>, options: &TrainOptions) -> Trainer {
     one_thread();
+    let dir = RunDir::claim(dir).unwrap();
     Trainer::create(dir, run_config(shards, options.clone()), Arc::clone(shards), Device::Cpu).unwrap()
 }
 
 /// Goes on from the newest checkpoint.
 pub(crate) fn resume(dir: &Path, shards: &Arc<ShardSet>, options: &TrainOptions) -> Trainer {
-    let checkpoint = newest(dir);
-    Trainer::resume(dir, run_config(shards, options.clone()), Arc::clone(shards), Device::Cpu, &checkpoint)
-        .unwrap()
+    resume_from(&newest(dir), dir, shards, options)
+}
+
+/// Goes on from a checkpoint.
+pub(crate) fn resume_from(
+    checkpoint: &Checkpoint,
+    dir: &Path,
+    shards: &Arc<ShardSet>,
+    options: &TrainOptions,
+) -> Trainer {
+    let (dir, run) = (RunDir::claim(dir).unwrap(), run_config(shards, options.clone()));
+    Trainer::resume(dir, run, Arc::clone(shards), Device::Cpu, checkpoint).unwrap()
 }
 
 pub(crate) fn newest(dir: &Path) -> Checkpoint {
