@@ -56,6 +56,13 @@ fn every_message_can_be_json() {
     assert_eq!(curate(["read", "--log", "json", "-q"], line("a", "x")).ok().stderr, "");
 }
 
+/// Whether a process has a handler for a signal, which would end it silently before.
+fn catches(process: u32, signal: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+    u64::from_str_radix(caught, 16).unwrap() & (1 << (signal - 1)) != 0
+}
+
 /// Starts `curate ARGS`, writes `begin` to its stdin and keeps that open, sends it a signal, and returns how it ended.
 fn interrupt(args: &[&str], begin: &str, signal: i32) -> (Option<i32>, String) {
     let mut child = Command::new(CURATE)
@@ -67,8 +74,12 @@ fn interrupt(args: &[&str], begin: &str, signal: i32) -> (Option<i32>, String) {
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(begin.as_bytes()).unwrap();
-    // Long enough for the process to have begun; too short only tests less.
-    sleep(Duration::from_millis(300));
+    while !catches(child.id(), signal) {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before the signal");
+        sleep(Duration::from_millis(1));
+    }
+    // Long enough for it to wait for more; too short only tests less.
+    sleep(Duration::from_millis(200));
     let start = Instant::now();
     let sent = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
     assert!(sent.success());

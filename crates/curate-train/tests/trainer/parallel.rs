@@ -155,13 +155,20 @@ fn a_run_goes_on_with_another_number_of_processes() {
     }
 }
 
+/// A port that nobody listens on, of those that the system gives to no outgoing connection in the meantime.
+fn free_port() -> u16 {
+    let from = 20_000 + std::process::id() % 10_000;
+    let mut ports = (from..from + 1_000).map(|port| u16::try_from(port).unwrap());
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
+
 #[test]
 fn torchruns_variables_are_enough() {
     let dir = TestDir::new();
     let shards = small_shards(&dir.join("shards"));
     let (launched, by_hand) = (dir.join("launched"), dir.join("by-hand"));
     run(&flags(&shards, &launched, "--nproc 2"));
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = free_port().to_string();
     let start = |rank: &str| {
         let variables = [
             ("RANK", rank),
@@ -269,6 +276,7 @@ fn threads(process: u32) -> Vec<(String, bool)> {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let status = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).ok());
     status
+        .filter(|status| !status.contains("\nThreads:\t0\n")) // has just ended, and shows an empty mask
         .map(|status| {
             let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
             let blocked = u64::from_str_radix(field("SigBlk:"), 16).unwrap();

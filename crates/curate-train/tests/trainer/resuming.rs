@@ -85,7 +85,7 @@ fn killed_and_resumed(kills: u64) {
         // the start of the process on.
         let began = Instant::now();
         while kill % 2 == 0 && newest_step(&run) == before && child.try_wait().unwrap().is_none() {
-            assert!(began.elapsed() < Duration::from_secs(60), "no checkpoint in a minute");
+            assert!(began.elapsed() < Duration::from_secs(120), "no checkpoint in two minutes");
             std::thread::sleep(Duration::from_millis(1));
         }
         let longest_ms = if kill % 2 == 0 { 150.0 } else { 2000.0 };
