@@ -133,12 +133,8 @@ fn torchrun() -> Option<PathBuf> {
     found.then_some(torchrun)
 }
 
-#[test]
-fn torchrun_starts_the_ranks_of_a_run() {
-    if !trainer_is_built() {
-        return;
-    }
-    let Some(torchrun) = torchrun() else { return };
+/// `LAUNCHER curate train` with two processes must leave the files that `--nproc 2` leaves.
+fn starts_the_ranks_of_a_run(launcher: &str) {
     let dir = Scratch::new();
     let (shards, ours, theirs) = (dir.path("shards"), dir.path("ours"), dir.path("theirs"));
     let [set, our_run, their_run] = [&shards, &ours, &theirs].map(|path| path.display());
@@ -147,13 +143,36 @@ fn torchrun_starts_the_ranks_of_a_run() {
     );
     let line = format!(
         "curate tokenize -q --tokenizer bytes | curate pack -q --seq-len 64 --split val=0.1 -o {set} && \
-         curate {flags} -o {our_run} --nproc 2 && \
-         env -u LD_LIBRARY_PATH {} --standalone --nproc-per-node 2 --no-python curate {flags} -o {their_run}",
-        torchrun.display()
+         curate {flags} -o {our_run} --nproc 2 && {launcher} curate {flags} -o {their_run}"
     );
     shell(&line, sources(80)).ok();
     for file in ["model.safetensors", "optimizer.safetensors"] {
         let [a, b] = [&ours, &theirs].map(|run| std::fs::read(run.join("step-00000008").join(file)).unwrap());
         assert!(a == b, "{file} differs");
     }
+}
+
+#[test]
+fn torchrun_starts_the_ranks() {
+    if !trainer_is_built() {
+        return;
+    }
+    let Some(torchrun) = torchrun() else { return };
+    starts_the_ranks_of_a_run(&format!(
+        "env -u LD_LIBRARY_PATH {} --standalone --nproc-per-node 2 --no-python",
+        torchrun.display()
+    ));
+}
+
+#[test]
+fn srun_starts_the_ranks() {
+    if !trainer_is_built() {
+        return;
+    }
+    let has_controller = Command::new("scontrol").arg("ping").output().is_ok_and(|out| out.status.success());
+    if !has_controller {
+        println!("skipped: no Slurm controller answers `scontrol ping`");
+        return;
+    }
+    starts_the_ranks_of_a_run("srun --quiet --nodes 1 --ntasks 2 --overcommit --kill-on-bad-exit");
 }

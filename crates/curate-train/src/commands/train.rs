@@ -46,7 +46,7 @@ config.json, speed.json (tokens/s after 5 steps of warm-up) and eval-val.json. M
 --micro-batch bounds the latter and changes only rounding.
 
 With several processes (--nproc N, torchrun, srun) each takes its part of every step; all need the shards and the run \
-directory under the same path, and the first one prints and writes.
+directory under the same path, and the first one prints and writes. Start them with srun -K: a rank that fails then ends all.
 
 Ctrl-C finishes the step, saves a checkpoint and exits with 130.";
 
@@ -375,11 +375,12 @@ fn own_device(choice: DeviceChoice, place: Option<&Place>) -> DeviceChoice {
 /// The cores of the machine, shared between its ranks; what OpenMP was told is meant for each of them.
 fn default_threads(place: Option<&Place>) -> u32 {
     let threads = u32::try_from(tch::get_num_threads()).unwrap_or(1);
-    let ranks = match std::env::var_os("OMP_NUM_THREADS") {
-        Some(_) => 1,
-        None => place.and_then(|place| place.local_world_size).unwrap_or(1),
-    };
-    (threads / ranks.max(1)).max(1)
+    if std::env::var_os("OMP_NUM_THREADS").is_some() {
+        return threads;
+    }
+    let ranks = place.and_then(|place| place.local_world_size).unwrap_or(1);
+    let own = place.and_then(|place| place.own_cores).unwrap_or(u32::MAX);
+    (threads / ranks.max(1)).min(own).max(1)
 }
 
 /// Prints how the run ended.

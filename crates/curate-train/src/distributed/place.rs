@@ -16,6 +16,8 @@ pub struct Place {
     pub local_rank: u32,
     /// Number of processes of this machine, if that is known: they share its cores.
     pub local_world_size: Option<u32>,
+    /// Cores that are counted for this process, if the launcher says so; it need not be bound to them.
+    pub own_cores: Option<u32>,
     /// Where the ranks meet.
     pub host: String,
     /// Its port.
@@ -67,6 +69,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<'_, F> {
             world_size: self.needed("WORLD_SIZE")?,
             local_rank: self.number("LOCAL_RANK")?.unwrap_or(rank),
             local_world_size: self.number("LOCAL_WORLD_SIZE")?,
+            own_cores: None,
             host: host
                 .ok_or_else(|| Error::Environment { name: "MASTER_ADDR", problem: "is not set".into() })?,
             port: self.needed("MASTER_PORT")?,
@@ -79,25 +82,38 @@ impl<F: Fn(&str) -> Option<String>> Environment<'_, F> {
     fn slurm(&self) -> Result<Place> {
         let rank = self.needed("SLURM_PROCID")?;
         let nodes = (self.0)("SLURM_STEP_NODELIST").or_else(|| (self.0)("SLURM_JOB_NODELIST"));
-        let first = nodes.as_deref().and_then(first_node);
+        let first = match self.number("SLURM_STEP_NUM_NODES")? {
+            Some(1_u32) => Some("127.0.0.1".to_owned()), // whatever a node's name resolves to in there
+            _ => nodes.as_deref().and_then(first_node),
+        };
         let host = (self.0)("MASTER_ADDR").or(first).ok_or_else(|| Error::Environment {
             name: "SLURM_STEP_NODELIST",
             problem: "names no node; set MASTER_ADDR".into(),
         })?;
-        // Jobs on one node must not meet each other: the port comes from the job, above those of system services.
         let job: u64 = self.number("SLURM_JOB_ID")?.unwrap_or(0);
-        let from_job = 20_000 + u16::try_from(job % 12_000).expect("below 12000");
+        let step: u64 = self.number("SLURM_STEP_ID")?.unwrap_or(0);
         Ok(Place {
             rank,
             world_size: self.needed("SLURM_STEP_NUM_TASKS")?,
             local_rank: self.number("SLURM_LOCALID")?.unwrap_or(rank),
+            // Where Slurm binds its tasks, a process sees no other cores than its own: they are shared already.
             local_world_size: None,
+            own_cores: self.cores_of_a_task()?,
             host,
-            port: self.number("MASTER_PORT")?.unwrap_or(from_job),
+            port: self.number("MASTER_PORT")?.unwrap_or(port_of(job, step)),
             serves: rank == 0,
             listen_fd: None,
-            prefix: "curate/0".to_owned(),
+            // Ranks that meet another step's store after all must not take that one's ranks for theirs.
+            prefix: format!("curate/{job}.{step}"),
         })
+    }
+
+    /// The step's cores on this node, shared between its tasks there: `SLURM_GTIDS` lists these, `0,1`.
+    fn cores_of_a_task(&self) -> Result<Option<u32>> {
+        let Some(tasks) = (self.0)("SLURM_GTIDS") else { return Ok(None) };
+        let tasks = u32::try_from(tasks.split(',').count()).unwrap_or(u32::MAX);
+        let cores: Option<u32> = self.number("SLURM_CPUS_ON_NODE")?;
+        Ok(cores.map(|cores| (cores / tasks).max(1)))
     }
 
     fn needed<T: std::str::FromStr>(&self, name: &'static str) -> Result<T> {
@@ -111,6 +127,15 @@ impl<F: Fn(&str) -> Option<String>> Environment<'_, F> {
             .map(Some)
             .map_err(|_| Error::Environment { name, problem: format!("{text:?} is no fitting number") })
     }
+}
+
+/// The port of a Slurm step, above those of system services and below those of outgoing connections.
+///
+/// Steps that run at once on one node must not meet each other: those of a job get different ports, and those of jobs
+/// whose numbers are near do.
+fn port_of(job: u64, step: u64) -> u16 {
+    let number = job.wrapping_add(step.wrapping_mul(1_009)) % 12_000; // 1009 is prime to 12000
+    20_000 + u16::try_from(number).expect("below 12000")
 }
 
 /// The first host of a Slurm node list: `node[03-07,12]` → `node03`, `a1,b2` → `a1`.
@@ -150,6 +175,7 @@ mod tests {
             world_size: 4,
             local_rank: 1,
             local_world_size: Some(2),
+            own_cores: None,
             host: "node7".into(),
             port: 29_500,
             serves: false,
@@ -174,10 +200,18 @@ mod tests {
             ("SLURM_LOCALID", "1"),
             ("SLURM_STEP_NODELIST", "gpu[03-04]"),
             ("SLURM_JOB_ID", "25001"),
+            ("SLURM_GTIDS", "4,5,6,7"),
+            ("SLURM_CPUS_ON_NODE", "18"),
         ];
         let found = place(&step).unwrap().unwrap();
         assert_eq!((found.rank, found.world_size, found.local_rank), (5, 8, 1));
         assert_eq!((found.host.as_str(), found.port, found.serves), ("gpu03", 21_001, false));
+        assert_eq!((found.local_world_size, found.own_cores), (None, Some(4)));
+        let second = place(&[&step[..], &[("SLURM_STEP_ID", "1")]].concat()).unwrap().unwrap();
+        assert_eq!((found.prefix.as_str(), second.prefix.as_str()), ("curate/25001.0", "curate/25001.1"));
+        assert_eq!(second.port, 22_010, "steps of a job that run at once do not meet");
+        let small = place(&[&step[..], &[("SLURM_STEP_NUM_NODES", "1")]].concat()).unwrap().unwrap();
+        assert_eq!(small.host, "127.0.0.1");
         assert_eq!(place(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8")]), Ok(None));
     }
 
