@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ fn every_message_can_be_json() {
     assert_eq!(curate(["read", "--log", "json", "-q"], line("a", "x")).ok().stderr, "");
 }
 
-/// Whether a process has a handler for a signal, which would end it silently before.
+/// Whether a process has its handler for a signal, which ends it silently before.
 fn catches(process: u32, signal: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
@@ -64,6 +64,8 @@ fn catches(process: u32, signal: i32) -> bool {
 }
 
 /// Starts `curate ARGS`, writes `begin` to its stdin and keeps that open, sends it a signal, and returns how it ended.
+///
+/// What it says shows that it ended by itself: one that is ended after its time of grace says nothing.
 fn interrupt(args: &[&str], begin: &str, signal: i32) -> (Option<i32>, String) {
     let mut child = Command::new(CURATE)
         .args(args)
@@ -80,11 +82,9 @@ fn interrupt(args: &[&str], begin: &str, signal: i32) -> (Option<i32>, String) {
     }
     // Long enough for it to wait for more; too short only tests less.
     sleep(Duration::from_millis(200));
-    let start = Instant::now();
     let sent = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
     assert!(sent.success());
     let output = child.wait_with_output().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(2), "it did not end by itself");
     drop(stdin);
     (output.status.signal(), String::from_utf8(output.stderr).unwrap())
 }
