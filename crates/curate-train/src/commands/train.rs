@@ -46,7 +46,7 @@ config.json, speed.json (tokens/s after 5 steps of warm-up) and eval-val.json. M
 --micro-batch bounds the latter and changes only rounding.
 
 With several processes (--nproc N, torchrun, srun) each takes its part of every step; all need the shards and the run \
-directory under the same path, and the first one prints and writes. Start them with srun -K: a rank that fails then ends all.
+directory under the same path, and the first one prints and writes. Under Slurm, srun -K ends all when one fails.
 
 Ctrl-C finishes the step, saves a checkpoint and exits with 130.";
 
