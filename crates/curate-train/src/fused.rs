@@ -8,8 +8,9 @@
 //! The gradient buffers are made once. Weight gradients are added by the matrix product itself, logits exist only for a
 //! piece of the rows, and what lies between the products are single passes ([`crate::kernels`]): a residual addition
 //! with its bias and the normalisation after it, an activation with its bias, the cross-entropy, AdamW.
-//! With bf16 the matrix products and attention run in bf16 on shadow weights that the optimiser writes; the residual
-//! stream, the normalisations and all sums of gradients stay fp32.
+//! With bf16 the matrix products run in bf16 on shadow weights that the optimiser writes, and so does what they take and
+//! give; attention's arithmetic ([`crate::attention`]), the residual stream, the normalisations and all sums of gradients
+//! stay fp32.
 
 use curate_shim::linear;
 use half::bf16;
@@ -543,7 +544,7 @@ impl Fused {
         let (q, k, v, q_norm) = self.heads(block, size, &qkv)?;
         drop(qkv);
         let (attended, log_sum_exp) =
-            attention::forward(&q, &self.spread(&k)?, &self.spread(&v)?, &self.starts)?; // [B, H, T, D]
+            attention::forward::<E>(&q, &self.spread(&k)?, &self.spread(&v)?, &self.starts)?; // [B, H, T, D]
         let y = attended.f_transpose(1, 2)?.f_reshape([size.batch * size.time, -1])?;
         let addend = Some(Addend { y: self.linear(block.out, &y)?, bias: block.out.bias });
         let stream = Stream { x: norm1.input.shallow_clone(), addend };
@@ -581,7 +582,7 @@ impl Fused {
         drop((y, dy));
         let (heads, d) = (i64::from(self.config.heads), i64::from(self.config.head_size()));
         let d_attended = d_y.f_view([size.batch, size.time, heads, d])?.f_transpose(1, 2)?;
-        let [dq, dk, dv] = attention::backward(
+        let [dq, dk, dv] = attention::backward::<E>(
             &d_attended,
             &Attended {
                 q: &q,

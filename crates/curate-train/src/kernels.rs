@@ -135,7 +135,7 @@ for_each_machine! {
 ///
 /// x = n ln 2 + r with |r| ≤ ln 2 / 2; e^r by the polynomial of the Cephes library, 2^n by its exponent bits.
 #[inline(always)]
-fn exp_of_negative(x: f32) -> f32 {
+pub(crate) fn exp_of_negative(x: f32) -> f32 {
     /// 1.5 × 2^23: added to a small number it leaves the nearest integer in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
     let x = x.max(-87.0);
@@ -534,6 +534,20 @@ pub(crate) fn floats_mut(tensor: &mut Tensor) -> &mut [f32] {
 pub(crate) fn elements<E: Element>(tensor: &Tensor) -> &[E] {
     // SAFETY: as in `floats`; `KIND` says the size of an element, and every bit pattern is one.
     unsafe { std::slice::from_raw_parts(address(tensor, E::KIND).cast(), tensor.numel()) }
+}
+
+/// The memory of a tensor of this kind on the host, from its first element to its last.
+///
+/// # Panics
+/// If the tensor is of another kind or elsewhere.
+pub(crate) fn strided_elements<E: Element>(tensor: &Tensor) -> &[E] {
+    assert!(tensor.kind() == E::KIND && tensor.device() == Device::Cpu, "needs {:?} on the CPU", E::KIND);
+    if tensor.numel() == 0 {
+        return &[];
+    }
+    let last: i64 = tensor.size().iter().zip(tensor.stride()).map(|(size, stride)| (size - 1) * stride).sum();
+    // SAFETY: strides of a tensor are not negative, so that all between its first and last element is of its storage.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast_const().cast(), last as usize + 1) }
 }
 
 /// The values of a contiguous tensor of this kind in host memory, to be changed.
