@@ -24,13 +24,13 @@ macro_rules! for_each_machine {
         fn $name:ident $(<$generic:ident>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
     ) => {
         $(#[$meta])*
-        pub(crate) fn $name $(<$generic: Element>)? ($($arg: $ty),*) $(-> $ret)? {
+        pub(crate) fn $name $(<$generic: $crate::kernels::Element>)? ($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn plain $(<$generic: Element>)? ($($arg: $ty),*) $(-> $ret)? $body
+            fn plain $(<$generic: $crate::kernels::Element>)? ($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-                fn wide $(<$generic: Element>)? ($($arg: $ty),*) $(-> $ret)? {
+                fn wide $(<$generic: $crate::kernels::Element>)? ($($arg: $ty),*) $(-> $ret)? {
                     plain($($arg),*)
                 }
                 if $crate::kernels::has_avx512() {
@@ -46,10 +46,12 @@ macro_rules! for_each_machine {
             use super::*;
             /// The version for any machine, to compare with.
             #[inline(never)]
-            pub(crate) fn on_any_machine $(<$generic: Element>)? ($($arg: $ty),*) $(-> $ret)? $body
+            pub(crate) fn on_any_machine $(<$generic: $crate::kernels::Element>)? ($($arg: $ty),*) $(-> $ret)? $body
         }
     };
 }
+pub(crate) use for_each_machine;
+
 /// Whether the versions for AVX-512 can run here.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512() -> bool {

@@ -13,6 +13,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::config::{Dtype, Mlp, ModelConfig, Norm, Position};
 use crate::data::Batch;
+use crate::kernels::floats_mut;
 use crate::rng::Rng;
 use crate::{Error, Result};
 
@@ -732,25 +733,30 @@ struct Initializer {
 
 impl Initializer {
     fn normal(&mut self, name: &str, shape: &[i64], std: f64) -> Result<Tensor> {
-        let values = self.random(name, shape.iter().product::<i64>() as usize, std);
-        self.add(name, shape, &values)
-    }
-
-    fn random(&self, name: &str, count: usize, std: f64) -> Vec<f32> {
-        self.seed.map_or_else(|| vec![0.0; count], |seed| Rng::new(seed, name).normal(count, std))
+        self.random(name, shape, shape[0], std)
     }
 
     /// A [V, C] matrix whose padding rows are zero.
     fn embedding(&mut self, name: &str, config: &ModelConfig) -> Result<Tensor> {
-        let [vocab, padded, c] =
-            [config.vocab_size, config.padded_vocab(), config.channels].map(|n| n as usize);
-        let mut values = self.random(name, vocab * c, INIT_STD);
-        values.resize(padded * c, 0.0);
-        self.add(name, &[padded as i64, c as i64], &values)
+        let shape = [config.padded_vocab(), config.channels].map(i64::from);
+        self.random(name, &shape, config.vocab_size.into(), INIT_STD)
+    }
+
+    /// A matrix of which the first `rows` rows are random and the others zero.
+    fn random(&mut self, name: &str, shape: &[i64], rows: i64, std: f64) -> Result<Tensor> {
+        let mut tensor = Tensor::f_empty(shape, (Kind::Float, Device::Cpu))?;
+        let values = floats_mut(&mut tensor);
+        let (values, padding) = values.split_at_mut(rows as usize * values.len() / shape[0] as usize);
+        match self.seed {
+            Some(seed) => Rng::new(seed, name).fill_normal(values, std),
+            None => values.fill(0.0),
+        }
+        padding.fill(0.0);
+        self.add(name, &tensor)
     }
 
     fn constant(&mut self, name: &str, size: i64, value: f32) -> Result<Tensor> {
-        self.add(name, &[size], &vec![value; size as usize])
+        self.add(name, &Tensor::f_full([size], f64::from(value), (Kind::Float, Device::Cpu))?)
     }
 
     fn ones(&mut self, name: &str, size: i64) -> Result<Tensor> {
@@ -776,12 +782,11 @@ impl Initializer {
         Ok(NormLayer { weight, bias, eps: config.norm_eps })
     }
 
-    fn add(&mut self, name: &str, shape: &[i64], values: &[f32]) -> Result<Tensor> {
+    fn add(&mut self, name: &str, values: &Tensor) -> Result<Tensor> {
         // tch's VarStore would call the second one `NAME__1` and load the first one's values into neither or both.
         assert!(self.parameters.iter().all(|p| p.name != name), "two parameters are called {name}");
-        let tensor = Tensor::f_from_slice(values)?.f_reshape(shape)?.f_to_device(self.device)?;
-        let tensor = tensor.f_set_requires_grad(true)?;
-        let decays = shape.len() >= 2;
+        let tensor = values.f_to_device(self.device)?.f_set_requires_grad(true)?;
+        let decays = tensor.dim() >= 2;
         // A shallow clone is another handle on the same tensor, not a copy of its values.
         self.parameters.push(Parameter { name: name.to_owned(), tensor: tensor.shallow_clone(), decays });
         Ok(tensor)
