@@ -56,8 +56,11 @@ fn every_message_can_be_json() {
     assert_eq!(curate(["read", "--log", "json", "-q"], line("a", "x")).ok().stderr, "");
 }
 
-/// Whether a process has its handler for a signal, which ends it silently before.
+/// Whether a process has its handler for a signal, which ends it silently before; where that cannot be seen, yes.
 fn catches(process: u32, signal: i32) -> bool {
+    if cfg!(not(target_os = "linux")) {
+        return true;
+    }
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
     u64::from_str_radix(caught, 16).unwrap() & (1 << (signal - 1)) != 0

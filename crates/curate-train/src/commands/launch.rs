@@ -199,22 +199,29 @@ mod tests {
     use super::*;
 
     /// What is said of ranks that run these shell scripts, and the exit code. Rank 0 says its own errors.
+    ///
+    /// `$READY` is a directory that is empty at first.
     fn outcome(scripts: &[&str]) -> (Vec<String>, Exit) {
+        let ready = std::env::temp_dir().join(format!("curate-launch-{}", std::process::id()));
+        std::fs::create_dir_all(&ready).unwrap();
         let start = |script: &&str| {
             let mut command = Command::new("sh");
-            command.args(["-c", script]).stderr(Stdio::piped());
+            command.args(["-c", script]).env("READY", &ready).stderr(Stdio::piped());
             Rank::new(command.spawn().unwrap())
         };
         let mut ranks = Ranks(scripts.iter().map(start).collect());
         ranks.wait(&AtomicBool::new(false), Duration::from_millis(300)).unwrap();
+        std::fs::remove_dir_all(&ready).unwrap();
         ranks.report()
     }
 
     #[test]
     fn the_rank_that_failed_has_the_word() {
-        const DEAF: &str = "trap '' TERM; for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done";
-        const GIVES_WAY: &str = "trap 'exit 130' TERM; while true; do sleep 0.1; done";
-        const SEES: &str = "trap 'exit 3' TERM; while true; do sleep 0.1; done";
+        const DEAF: &str = "trap '' TERM; touch $READY/0; for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done";
+        const GIVES_WAY: &str = "trap 'exit 130' TERM; touch $READY/0; while true; do sleep 0.1; done";
+        const SEES: &str = "trap 'exit 3' TERM; touch $READY/0; while true; do sleep 0.1; done";
+        // Not before the other one has set its trap.
+        let then = |what: &str| format!("until [ -e $READY/0 ]; do sleep 0.05; done; {what}");
         let check = |scripts: &[&str], expected: &[&str], code: Exit| {
             let (lines, exit) = outcome(scripts);
             assert_eq!(
@@ -223,15 +230,15 @@ mod tests {
                 "{scripts:?}"
             );
         };
-        let fails = "sleep 0.5; echo why >&2; exit 2"; // by then the others listen
+        let fails = &*then("echo why >&2; exit 2");
         check(&[fails, DEAF], &[], Exit::CouldNotRun);
         check(&[DEAF, fails], &["rank 1: why"], Exit::CouldNotRun);
         check(&[GIVES_WAY, fails], &["rank 1: why"], Exit::CouldNotRun);
         check(&[SEES, fails], &["rank 1: why"], Exit::CouldNotRun);
-        check(&[SEES, SEES, "sleep 0.5; exit 1"], &[], Exit::Data);
+        check(&[SEES, &then("exit 1")], &[], Exit::Data);
         let killed = "error: rank 1 was killed by signal 9; the others were stopped";
-        check(&[GIVES_WAY, "sleep 0.5; kill -9 $$"], &[killed], Exit::CouldNotRun);
-        check(&[GIVES_WAY, "sleep 0.5; exit 130"], &[], Exit::Interrupted);
+        check(&[GIVES_WAY, &then("kill -9 $$")], &[killed], Exit::CouldNotRun);
+        check(&[GIVES_WAY, &then("exit 130")], &[], Exit::Interrupted);
         check(&["exit 0", "exit 0"], &[], Exit::Fine);
     }
 }
