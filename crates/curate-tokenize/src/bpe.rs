@@ -5,7 +5,7 @@
 //! whose minimum is the next merge; longer ones keep them in a heap; very long ones, a megabyte of one letter, in one list a rank.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::hint::select_unpredictable;
 
 use foldhash::fast::FixedState;
@@ -59,11 +59,12 @@ struct Filter {
 }
 
 impl Filter {
-    fn new(merges: &[Merge]) -> Self {
-        let bits = (merges.len() * 16).next_power_of_two().ilog2();
+    /// `slots` are those of the merger, `count` how many are taken.
+    fn new(slots: &[u64], count: usize) -> Self {
+        let bits = (count * 16).next_power_of_two().ilog2();
         let mut filter = Self { bits: vec![0; 1 << (bits - 6)], shift: u64::BITS - bits };
-        for &(left, right, _) in merges {
-            let bit = filter.bit(u64::from(left) << 21 | u64::from(right));
+        for slot in slots.iter().filter(|slot| **slot != FREE) {
+            let bit = filter.bit(slot >> 21);
             filter.bits[bit / 64] |= 1 << (bit % 64);
         }
         filter
@@ -118,11 +119,10 @@ impl Merger {
         {
             return None;
         }
-        let (slots, shift) = Self::table(merges);
         let mut merger = Self {
-            slots,
-            shift,
-            filter: (merges.len() > NEAR).then(|| Filter::new(merges)),
+            slots: Vec::new(),
+            shift: 0,
+            filter: None,
             byte_pairs: vec![NO_RANK; 1 << 16],
             merged: merges.iter().map(|&(_, _, new)| new).collect(),
             first_merged: first_merged(merges),
@@ -130,6 +130,7 @@ impl Merger {
             is_ordered: true,
             characters: Vec::new(),
         };
+        merger.set_pairs(&(0..).zip(merges.iter().copied()).collect::<Vec<_>>());
         merger.is_ordered = merger.is_ordered(merges);
         for left in 0..=255u8 {
             for right in 0..=255u8 {
@@ -143,19 +144,56 @@ impl Merger {
         Some(merger)
     }
 
-    /// Slots for all pairs, and how far a hash is shifted to be one of their numbers.
-    fn table(merges: &[Merge]) -> (Vec<u64>, u32) {
+    /// Fills the table with merges and their ranks.
+    fn set_pairs(&mut self, merges: &[(u32, Merge)]) {
         let mut bits = (merges.len() * 2 + 1).next_power_of_two().ilog2().max(4);
         loop {
             let (mut slots, shift) = (vec![FREE; 1 << bits], u64::BITS - bits);
-            let mut pairs = (0u64..)
-                .zip(merges)
-                .map(|(rank, &(left, right, _))| u64::from(left) << 42 | u64::from(right) << 21 | rank);
+            let mut pairs = merges.iter().map(|&(rank, (left, right, _))| {
+                u64::from(left) << 42 | u64::from(right) << 21 | u64::from(rank)
+            });
             if pairs.all(|slot| Self::insert(&mut slots, shift, slot)) {
-                return (slots, shift);
+                (self.slots, self.shift) = (slots, shift);
+                break;
             }
             bits += 1;
         }
+        self.filter = (merges.len() > NEAR).then(|| Filter::new(&self.slots, merges.len()));
+    }
+
+    /// Whether merging leads to its token for each word of the vocabulary; what no text comes to is forgotten.
+    ///
+    /// Files that were converted from a list of tokens have every way to halve each, twice as many pairs as tokens. But what
+    /// lies outside two neighbours has not taken part in making them, so that their bytes alone are merged by the same
+    /// steps and come to the same two: a pair is met in some text only if it is the last that is merged in its own word.
+    pub(crate) fn settle(&mut self, merges: &[Merge], words: &[(Box<[u8]>, TokenId)]) -> Vec<bool> {
+        let (mut scratch, mut found) = (MergeScratch::default(), Vec::new());
+        let mut is_met = vec![false; merges.len()];
+        let mut longer = HashSet::<TokenId, FixedState>::default();
+        let leads_to = words.iter().map(|(word, id)| {
+            found.clear();
+            if word.len() > SHORT {
+                longer.insert(*id);
+                self.merge(word, &mut scratch, &mut found);
+            } else {
+                // Byte by byte, whatever characters are merged at once otherwise.
+                let mut ids = [0; SHORT];
+                ids.iter_mut().zip(word).for_each(|(id, &byte)| *id = self.byte_ids[usize::from(byte)]);
+                let last = self.merge_short(word, &mut ids, word.len(), true, &mut found);
+                if let (&[_], Some(is_met)) = (&found[..], is_met.get_mut(last as usize)) {
+                    *is_met = true;
+                }
+            }
+            found == [*id]
+        });
+        let leads_to = leads_to.collect();
+        let ranked = (0u32..).zip(merges.iter().copied());
+        let met: Vec<(u32, Merge)> =
+            ranked.filter(|(rank, merge)| is_met[*rank as usize] || longer.contains(&merge.2)).collect();
+        if met.len() < merges.len() {
+            self.set_pairs(&met);
+        }
+        leads_to
     }
 
     fn is_ordered(&self, merges: &[Merge]) -> bool {
@@ -269,7 +307,8 @@ impl Merger {
         if word.len() <= SHORT {
             let mut ids = [0; SHORT];
             let (count, all_bytes) = self.first_tokens(word, &mut ids);
-            return self.merge_short(word, &mut ids, count, all_bytes, out);
+            self.merge_short(word, &mut ids, count, all_bytes, out);
+            return;
         }
         scratch.ids.clear();
         let mut rest = word;
@@ -330,6 +369,7 @@ impl Merger {
         (count, false)
     }
 
+    /// Returns the rank of the last merge.
     #[inline(always)]
     fn merge_short(
         &self,
@@ -338,7 +378,7 @@ impl Merger {
         count: usize,
         all_bytes: bool,
         out: &mut Vec<TokenId>,
-    ) {
+    ) -> u32 {
         // Rank and place of the pair that begins at a place: the least is the next to merge.
         let mut keys = [u32::MAX; SHORT];
         let key = |rank: u32, at: usize| if rank == NO_RANK { u32::MAX } else { rank << 6 | at as u32 };
@@ -352,6 +392,7 @@ impl Merger {
         }
         let mut alive = if count == SHORT { !0 } else { (1u64 << count) - 1 };
         let considered = count.next_multiple_of(8);
+        let mut last = NO_RANK;
         loop {
             let least = keys[..considered]
                 .chunks_exact(8)
@@ -363,7 +404,8 @@ impl Merger {
             let at = (least & 63) as usize;
             let above = alive & !(1 << at);
             let right = (above >> at).trailing_zeros() as usize + at;
-            ids[at] = self.merged(least >> 6);
+            last = least >> 6;
+            ids[at] = self.merged(last);
             alive &= !(1 << right);
             keys[right] = u32::MAX;
             let beyond = alive >> at & !1;
@@ -382,6 +424,7 @@ impl Merger {
             out.push(ids[alive.trailing_zeros() as usize]);
             alive &= alive - 1;
         }
+        last
     }
 
     /// Links the tokens of `scratch.ids` and ranks their pairs.
@@ -569,8 +612,12 @@ mod tests {
             ids.push(id);
         }
         let vocab: Vocab = vocab.into_iter().collect();
+        let bytes = |token: &str| token.chars().map(|c| crate::byte_level::unspell(c).unwrap()).collect();
+        let words: Vec<(Box<[u8]>, TokenId)> = vocab.iter().map(|(token, &id)| (bytes(token), id)).collect();
         let bpe = BPE::builder().vocab_and_merges(vocab, theirs).build().unwrap();
-        (Merger::new(std::array::from_fn(|byte| byte as u32), &merges).unwrap(), bpe, tokens)
+        let mut merger = Merger::new(std::array::from_fn(|byte| byte as u32), &merges).unwrap();
+        merger.settle(&merges, &words);
+        (merger, bpe, tokens)
     }
 
     proptest! {

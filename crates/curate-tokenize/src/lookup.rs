@@ -59,20 +59,15 @@ impl LookUp {
     /// `merges` are those of `merger`. `words` are those of the vocabulary with their ids; with `ignore_merges` they
     /// count even where merging leads elsewhere.
     pub(crate) fn new(
-        merger: Merger,
+        mut merger: Merger,
         merges: &[Merge],
         words: Vec<(Box<[u8]>, TokenId)>,
         ignore_merges: bool,
         instructions: Instructions,
     ) -> Self {
-        let (mut scratch, mut ids) = (MergeScratch::default(), Vec::new());
-        let mut merges_into = |word: &[u8], id: TokenId| {
-            ids.clear();
-            merger.merge(word, &mut scratch, &mut ids);
-            ids == [id]
-        };
+        let mut leads_to = merger.settle(merges, &words).into_iter();
         let (mut words, others): (Vec<_>, Vec<_>) =
-            words.into_iter().partition(|(word, id)| merges_into(word, *id));
+            words.into_iter().partition(|_| leads_to.next().expect("one for each word"));
         let seams = seams(merges, words.iter().chain(&others));
         let whole = if ignore_merges { others } else { Vec::new() };
         words.extend_from_slice(&whole);
