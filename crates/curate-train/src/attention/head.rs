@@ -1,7 +1,7 @@
 //! Causal attention of one head over one document, forward and backward, in AVX-512.
 //!
 //! libtorch's CPU kernel makes a library call for every product of two blocks: in bf16 some 20 µs each, more than a block
-//! of 64 × 64 takes to compute. Here the products are written out, all in fp32, and leave away what the mask hides.
+//! of 64 × 64 takes to compute. Here the products are written out, all in fp32, without what the mask hides.
 //!
 //! ```text
 //! forward, 16 queries at a time:   S = Q Kᵀ ─▶ P = exp(S - max) ─▶ O = P V ÷ row sums
@@ -145,7 +145,7 @@ fn backward_wide<E: Element>(inputs: Inputs<'_, E>, results: Results<'_, E>, gra
     let (n, width, scale) = (log_sum_exp.len(), d.next_multiple_of(LANES), scale(d));
     let (k_t, v_t) = (transposed(k, n, d, width), transposed(v, n, d, width));
     let (q, k) = (packed(q, n, d, width, scale), packed(k, n, d, width, 1.0));
-    let products_out: Vec<f32> = (0..n).map(|token| dot(out.row(token, d), d_out.row(token, d))).collect();
+    let out_dots: Vec<f32> = (0..n).map(|token| dot(out.row(token, d), d_out.row(token, d))).collect();
     let d_out = packed(d_out, n, d, width, 1.0);
     let mut dq_sums = vec![0.0; q.len()];
     let [mut dk_sums, mut dv_sums] = [(); 2].map(|()| vec![0.0; BLOCK * width]);
@@ -171,10 +171,10 @@ fn backward_wide<E: Element>(inputs: Inputs<'_, E>, results: Results<'_, E>, gra
                 let visible = if row < count { seen(row + 1).min(BLOCK) } else { 0 };
                 let (p, ds) = (&mut p[row * BLOCK..][..BLOCK], &mut ds[row * BLOCK..][..BLOCK]);
                 if visible > 0 {
-                    let (log_sum, product) = (log_sum_exp[queries + row], products_out[queries + row]);
+                    let (log_sum, out_dot) = (log_sum_exp[queries + row], out_dots[queries + row]);
                     for (p, ds) in p.iter_mut().zip(ds.iter_mut()) {
                         *p = exp_of_negative(*p - log_sum);
-                        *ds = *p * (*ds - product);
+                        *ds = *p * (*ds - out_dot);
                     }
                 }
                 p[visible..].fill(0.0);
