@@ -542,6 +542,7 @@ pub(crate) fn elements<E: Element>(tensor: &Tensor) -> &[E] {
 ///
 /// # Panics
 /// If the tensor is of another kind or elsewhere.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn strided_elements<E: Element>(tensor: &Tensor) -> &[E] {
     assert!(tensor.kind() == E::KIND && tensor.device() == Device::Cpu, "needs {:?} on the CPU", E::KIND);
     if tensor.numel() == 0 {
